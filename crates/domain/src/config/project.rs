@@ -1,0 +1,218 @@
+//! The project after reading and checking: every reference resolved, every default filled in.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::units::{Factor, Percent, Rate};
+use crate::{AppName, EnvironmentName, ServiceName, StepName};
+
+/// A checked project. Serialised into the release, so that what was tested is what is deployed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Project {
+    pub app: AppName,
+    pub services: BTreeMap<ServiceName, Service>,
+    /// Path prefix to a service of ours.
+    pub routes: BTreeMap<String, ServiceName>,
+    pub build: Build,
+    /// In the order of `after`: what others wait for comes first.
+    pub environments: Vec<Environment>,
+}
+
+impl Project {
+    /// The environment called `name`.
+    pub fn environment(&self, name: &EnvironmentName) -> Option<&Environment> {
+        self.environments.iter().find(|e| e.name == *name)
+    }
+
+    /// The services that are built here and go blue-green.
+    pub fn built(&self) -> impl Iterator<Item = (&ServiceName, &Service, &Built)> {
+        self.services.iter().filter_map(|(name, service)| match &service.kind {
+            ServiceKind::Built(built) => Some((name, service, &**built)),
+            ServiceKind::Backing { .. } => None,
+        })
+    }
+}
+
+/// One Compose service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Service {
+    pub kind: ServiceKind,
+    /// As written in Compose, not yet interpolated: values depend on the environment.
+    pub env: BTreeMap<String, String>,
+    pub depends_on: Vec<ServiceName>,
+}
+
+/// Ours or backing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ServiceKind {
+    /// Has `build`: blue-green.
+    Built(Box<Built>),
+    /// Has only `image`: shared by both slots.
+    Backing { image: String },
+}
+
+/// A service that is built here.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Built {
+    /// The build context's folder, relative to the project's root, without `./`; empty for the root.
+    pub context: String,
+    pub dockerfile: String,
+    pub health: crate::slot::HealthCheck,
+    /// Run once per release before the switch.
+    pub migrate: Option<String>,
+    pub native: Option<Native>,
+    pub replicas: u32,
+    pub stop_grace: Duration,
+}
+
+/// How the process engine builds and runs a service, without containers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Native {
+    /// Makes the artifact, in a clean copy of the build context.
+    pub setup: Option<String>,
+    pub launch: crate::slot::Launch,
+}
+
+/// The build pipeline.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Build {
+    pub analyze: Vec<Step>,
+    pub test: Vec<Step>,
+    pub integrate: Vec<Step>,
+    pub scan: Scan,
+    /// Steps of one stage that may run side by side.
+    pub parallel: u32,
+}
+
+/// A command with its results.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    pub name: StepName,
+    /// Folder relative to the project's root; empty for the root.
+    pub folder: String,
+    pub run: String,
+    /// Added to the allowed environment.
+    pub env: BTreeMap<String, String>,
+    pub time_limit: Duration,
+    /// Tried again this often before it counts as failed; passing only then marks it flaky.
+    pub retries: u32,
+    /// Paths (files or folders relative to the project's root) whose content decides about reuse;
+    /// by default the folder the step runs in, or the whole project for steps with `with`.
+    pub inputs: Vec<String>,
+    /// Report files, relative to `folder`.
+    pub junit: Option<String>,
+    pub sarif: Option<String>,
+    pub cyclonedx: Option<String>,
+    /// Services of the throwaway environment it needs (stage `integrate`).
+    pub with: Vec<ServiceName>,
+}
+
+/// The scan gate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scan {
+    /// `scan: off`, in writing.
+    Off,
+    /// Without steps the gate answers "unavailable" and refuses.
+    On { fail_on: Severity, steps: Vec<Step> },
+}
+
+/// How bad a finding is; the order is by weight.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    Low,
+    Medium,
+    High,
+    Critical,
+}
+
+/// Where releases run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Environment {
+    pub name: EnvironmentName,
+    pub engine: EngineKind,
+    /// Host name that the edge answers for, by default `<environment>.<app>.localhost`.
+    pub host: String,
+    /// Every green build of this branch is deployed here by itself.
+    pub branch: Option<String>,
+    /// A release comes here after it was good there.
+    pub after: Option<EnvironmentName>,
+    pub verify: Verify,
+    pub approval: Option<Approval>,
+    pub bake: Option<Bake>,
+    /// How many replicas of each service, where it differs from Compose.
+    pub replicas: BTreeMap<ServiceName, u32>,
+    /// Variables for Compose interpolation in this environment.
+    pub variables: BTreeMap<String, String>,
+    /// SQL file loaded into a backing service once, when its data folder is new.
+    pub load: BTreeMap<ServiceName, String>,
+    /// How long WebSockets and streams may stay on the old slot.
+    pub drain: Duration,
+    /// How long the old slot stays warm after a switch, for an instant rollback.
+    pub keep: Duration,
+}
+
+/// What runs replicas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineKind {
+    Process,
+}
+
+/// Checks of a candidate before it gets the traffic.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Verify {
+    /// Run with `BASE_URL` pointing at the candidate.
+    pub e2e: Vec<Step>,
+    pub performance: Option<Performance>,
+}
+
+/// An open-loop load test with thresholds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Performance {
+    pub rate: Rate,
+    pub duration: Duration,
+    /// Asked in turn.
+    pub paths: Vec<String>,
+    pub p95: Option<Duration>,
+    pub p99: Option<Duration>,
+    pub errors: Percent,
+    /// Run live and candidate interleaved and judge the pair: latency thresholds then hold for the
+    /// candidate, or it is at most this much slower than live.
+    pub versus_live: Option<Factor>,
+}
+
+/// A human gate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approval {
+    /// OS users or groups.
+    pub from: Vec<String>,
+    pub not_author: bool,
+    pub expires: Duration,
+}
+
+/// The watch after a switch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Bake {
+    pub duration: Duration,
+    /// Share of answers with status 5xx.
+    pub errors: Percent,
+    /// Against the old slot's p99 before the switch.
+    pub p99: Option<Factor>,
+}

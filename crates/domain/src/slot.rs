@@ -1,0 +1,274 @@
+//! What an engine is asked to run and what it answers: slots, replicas, backing services, jobs.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{AppName, Digest, EnvironmentName, ReleaseId, ServiceName, Timestamp};
+
+/// One of the two sets of replicas of an environment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Color {
+    Blue,
+    Green,
+}
+
+impl Color {
+    /// The other slot.
+    pub fn other(self) -> Self {
+        match self {
+            Self::Blue => Self::Green,
+            Self::Green => Self::Blue,
+        }
+    }
+
+    /// `blue` or `green`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Blue => "blue",
+            Self::Green => "green",
+        }
+    }
+}
+
+impl std::fmt::Display for Color {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Everything an engine needs to bring up one slot; applying it twice changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotSpec {
+    pub app: AppName,
+    pub environment: EnvironmentName,
+    pub slot: Color,
+    pub release: ReleaseId,
+    pub services: Vec<ServiceSpec>,
+}
+
+/// One service of a slot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceSpec {
+    pub name: ServiceName,
+    /// How many replicas run side by side; at least 1.
+    pub replicas: u32,
+    /// What was built once and is run everywhere.
+    pub artifact: ArtifactRef,
+    pub launch: Launch,
+    /// The whole environment of the replica, interpolated. `PORT` is added by the engine.
+    pub env: BTreeMap<String, String>,
+    pub health: HealthCheck,
+    /// Between SIGTERM and SIGKILL.
+    pub stop_grace: Duration,
+}
+
+/// A read-only tree (process engine) or an image (docker), by content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtifactRef {
+    pub digest: Digest,
+    /// Where it lies: a folder for the process engine.
+    pub location: PathBuf,
+}
+
+/// How a service of ours is served.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Launch {
+    /// `sh -c COMMAND` in the artifact's folder, with `$PORT` set.
+    Command(String),
+    /// This folder inside the artifact is served by the edge; nothing runs.
+    Static(PathBuf),
+}
+
+/// When a replica is ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthCheck {
+    pub probe: Probe,
+    /// Between two probes.
+    pub interval: Duration,
+    /// For one probe.
+    pub timeout: Duration,
+    /// From the start of the process until it must have been ready once.
+    pub start_deadline: Duration,
+}
+
+/// How readiness is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Probe {
+    /// `GET` this path: 2xx is ready; a redirect is a failure.
+    Http(String),
+    /// The port accepts a connection.
+    Tcp,
+}
+
+/// A backing service of an environment (PostgreSQL, Redis): shared by both slots, kept over releases.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackingSpec {
+    pub app: AppName,
+    pub environment: EnvironmentName,
+    pub service: ServiceName,
+    /// The Compose image, for example `postgres:16-alpine`.
+    pub image: String,
+    /// The Compose environment, interpolated (`POSTGRES_USER`, ...).
+    pub env: BTreeMap<String, String>,
+}
+
+/// A command that runs once: a migration, a test against an environment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobSpec {
+    /// Names the job over crashes: the same id never runs twice, a finished one answers from its record.
+    pub id: String,
+    pub environment: EnvironmentName,
+    /// `sh -c COMMAND` in this folder.
+    pub command: String,
+    pub folder: PathBuf,
+    pub env: BTreeMap<String, String>,
+    pub time_limit: Duration,
+    /// Jobs with the same lock never overlap; the lock outlives a crash of the server, not of the job.
+    pub lock: Option<String>,
+}
+
+/// How a job or a replica's process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Exit {
+    Code(i32),
+    Signal(i32),
+    /// The time limit ran out and the process group was killed.
+    TimedOut,
+    /// The owner of the process died too, so nobody saw the status.
+    Unknown,
+}
+
+impl Exit {
+    /// Ended by itself with status 0.
+    pub fn success(self) -> bool {
+        self == Self::Code(0)
+    }
+}
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit status {code}"),
+            Self::Signal(signal) => write!(f, "killed by signal {signal}"),
+            Self::TimedOut => f.write_str("stopped at its time limit"),
+            Self::Unknown => f.write_str("ended unseen, its supervisor was killed"),
+        }
+    }
+}
+
+/// The result of a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobOutcome {
+    pub exit: Exit,
+    pub started: Timestamp,
+    pub finished: Timestamp,
+    /// The last lines of its output, at most 200.
+    pub tail: Vec<String>,
+}
+
+/// All that an engine runs for one environment. Whole, so that a missed one is harmless.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Snapshot {
+    pub slots: BTreeMap<Color, SlotStatus>,
+    pub backing: BTreeMap<ServiceName, BackingStatus>,
+}
+
+/// What one slot really runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotStatus {
+    pub release: ReleaseId,
+    pub services: BTreeMap<ServiceName, Vec<ReplicaStatus>>,
+}
+
+impl SlotStatus {
+    /// Every service has all its replicas ready.
+    pub fn ready(&self) -> bool {
+        !self.services.is_empty()
+            && self.services.values().all(|replicas| {
+                !replicas.is_empty() && replicas.iter().all(|r| r.state == ReplicaState::Ready)
+            })
+    }
+}
+
+/// One replica as it is now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaStatus {
+    pub index: u32,
+    pub endpoint: Endpoint,
+    pub state: ReplicaState,
+    /// How often its process was started again since the slot was applied.
+    pub restarts: u32,
+    pub pid: Option<u32>,
+}
+
+/// Where a replica answers.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Endpoint {
+    Http(SocketAddr),
+    Files(PathBuf),
+}
+
+/// What a replica is doing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum ReplicaState {
+    /// Runs, and was not ready yet.
+    Starting {
+        transcript: Vec<ProbeRecord>,
+    },
+    Ready,
+    /// Was ready and is not any more.
+    Unready {
+        transcript: Vec<ProbeRecord>,
+    },
+    /// Its process ended; the shim starts it again after a backoff.
+    Exited {
+        exit: Exit,
+        tail: Vec<String>,
+    },
+}
+
+/// One probe and its answer, as kept for the failure report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeRecord {
+    pub at: Timestamp,
+    /// For example `GET http://127.0.0.1:4711/health`.
+    pub request: String,
+    /// For example `301 Moved Permanently, to /login`, or `connection refused`.
+    pub answer: String,
+    pub ok: bool,
+}
+
+/// What a backing service is doing and where it answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackingStatus {
+    pub address: SocketAddr,
+    pub ready: bool,
+    /// Why it is not ready, for people.
+    pub problem: Option<String>,
+    pub restarts: u32,
+    pub pid: Option<u32>,
+}
+
+/// What one replica or backing service uses.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Usage {
+    pub slot: Option<Color>,
+    pub service: ServiceName,
+    pub index: u32,
+    /// CPU time used since the process started, of its whole group.
+    pub cpu: Duration,
+    /// Resident memory, bytes, of its whole group.
+    pub memory: u64,
+    /// Disk used by its data and logs, bytes.
+    pub disk: u64,
+}

@@ -1,0 +1,79 @@
+//! Runs. One [`Engine`] brings up slots, backing services and jobs, and says what it runs.
+//!
+//! Engines are declarative: `apply` and `remove` may be repeated at any time, `observe` is whole.
+
+use std::net::SocketAddr;
+
+use async_trait::async_trait;
+use domain::slot::{BackingSpec, Color, JobOutcome, JobSpec, SlotSpec, Snapshot, Usage};
+use domain::{EnvironmentName, ServiceName};
+
+/// Why an engine could not do it.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing}: {why}")]
+pub struct EngineError {
+    /// What was being done, to what.
+    pub doing: String,
+    /// Why it failed, and what to do next where that is known.
+    pub why: String,
+}
+
+/// Which log to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogSource {
+    Replica { slot: Color, service: ServiceName, index: u32 },
+    Backing { service: ServiceName },
+    Job { id: String },
+}
+
+/// What runs replicas. Every method is idempotent and may be repeated after a crash.
+#[async_trait]
+pub trait Engine: Send + Sync {
+    /// Brings the slot to `spec`: starts what is missing, replaces what differs, stops what is too much.
+    /// Returns when everything was started, not when it is ready: that is for [`Engine::observe`].
+    async fn apply(&self, spec: &SlotSpec) -> Result<(), EngineError>;
+
+    /// Everything that runs in the environment, probed now.
+    async fn observe(&self, environment: &EnvironmentName) -> Result<Snapshot, EngineError>;
+
+    /// Stops the slot's replicas (SIGTERM, grace, SIGKILL) and forgets them. Logs stay.
+    async fn remove(&self, environment: &EnvironmentName, slot: Color) -> Result<(), EngineError>;
+
+    /// Makes sure that a backing service runs and waits until it is ready.
+    async fn back(&self, spec: &BackingSpec) -> Result<SocketAddr, EngineError>;
+
+    /// Stops everything of the environment. `with_data` deletes the data folders too.
+    async fn down(&self, environment: &EnvironmentName, with_data: bool)
+    -> Result<(), EngineError>;
+
+    /// Runs a job to its end, or answers from its record if one with this id has run already.
+    async fn run(&self, job: &JobSpec) -> Result<JobOutcome, EngineError>;
+
+    /// The last `lines` lines, oldest first.
+    async fn logs(
+        &self,
+        environment: &EnvironmentName,
+        source: &LogSource,
+        lines: usize,
+    ) -> Result<Vec<String>, EngineError>;
+
+    /// Runs a command in the surroundings of a replica (folder and environment); its whole output.
+    async fn exec(
+        &self,
+        environment: &EnvironmentName,
+        slot: Color,
+        service: &ServiceName,
+        command: &[String],
+    ) -> Result<ExecOutcome, EngineError>;
+
+    /// What each replica and backing service uses now.
+    async fn usage(&self, environment: &EnvironmentName) -> Result<Vec<Usage>, EngineError>;
+}
+
+/// The result of [`Engine::exec`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExecOutcome {
+    pub exit: domain::slot::Exit,
+    /// Standard output and standard error, as they came.
+    pub output: String,
+}
