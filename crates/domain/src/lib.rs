@@ -4,6 +4,7 @@
 
 pub mod config;
 pub mod id;
+pub mod pipeline;
 pub mod release;
 pub mod report;
 pub mod route;

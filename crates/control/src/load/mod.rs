@@ -1,0 +1,1 @@
+//! Open-loop load: requests at a constant arrival rate, free of coordinated omission.

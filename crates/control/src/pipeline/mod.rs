@@ -1,0 +1,1 @@
+//! The build pipeline: performs the steps of a run.

@@ -1,0 +1,173 @@
+//! Stages and steps of a run, and the result of a step.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Project, Scan, Severity, Step};
+use crate::slot::ArtifactRef;
+use crate::{RunId, ServiceName, StepName};
+
+/// The stages of the build pipeline, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    Analyze,
+    Test,
+    Images,
+    Integrate,
+    Scan,
+}
+
+impl Stage {
+    pub const ALL: [Self; 5] =
+        [Self::Analyze, Self::Test, Self::Images, Self::Integrate, Self::Scan];
+
+    /// Its name in `launchway.yaml`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Analyze => "analyze",
+            Self::Test => "test",
+            Self::Images => "images",
+            Self::Integrate => "integrate",
+            Self::Scan => "scan",
+        }
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// A step of a run as planned: everything its execution needs, beside the commit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlannedStep {
+    pub stage: Stage,
+    /// Unique within the run.
+    pub name: StepName,
+    pub task: Task,
+}
+
+/// What a step does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Task {
+    /// A command in the run's checkout.
+    Command(Step),
+    /// Makes the artifact of a service.
+    Image(ServiceName),
+    /// A command with a throwaway environment around it.
+    Integrate(Step),
+    /// A scanner, whose findings are judged against `fail_on`.
+    Scan { step: Step, fail_on: Severity },
+    /// The scan stage has no scanner: the gate cannot answer.
+    NoScanner,
+}
+
+/// All steps of a run of `project`, stage by stage.
+pub fn plan(project: &Project) -> Vec<PlannedStep> {
+    let command = |stage, steps: &[Step], task: fn(Step) -> Task| {
+        let planned = steps.iter().map(move |step| PlannedStep {
+            stage,
+            name: step.name.clone(),
+            task: task(step.clone()),
+        });
+        planned.collect::<Vec<_>>()
+    };
+    let mut steps = command(Stage::Analyze, &project.build.analyze, Task::Command);
+    steps.extend(command(Stage::Test, &project.build.test, Task::Command));
+    steps.extend(project.built().filter_map(|(service, ..)| {
+        let name = StepName::new(format!("image {service}")).ok()?;
+        Some(PlannedStep { stage: Stage::Images, name, task: Task::Image(service.clone()) })
+    }));
+    steps.extend(command(Stage::Integrate, &project.build.integrate, Task::Integrate));
+    steps.extend(scan_steps(&project.build.scan));
+    steps
+}
+
+fn scan_steps(scan: &Scan) -> Vec<PlannedStep> {
+    let planned = |name: StepName, task| PlannedStep { stage: Stage::Scan, name, task };
+    match scan {
+        Scan::Off => Vec::new(),
+        Scan::On { steps, .. } if steps.is_empty() => StepName::new("scanner")
+            .map(|name| vec![planned(name, Task::NoScanner)])
+            .unwrap_or_default(),
+        Scan::On { fail_on, steps } => steps
+            .iter()
+            .map(|step| {
+                planned(step.name.clone(), Task::Scan { step: step.clone(), fail_on: *fail_on })
+            })
+            .collect(),
+    }
+}
+
+/// How a step ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    Passed,
+    Failed,
+    TimedOut,
+    /// It could not answer (no scanner, no database of a scanner): never clean.
+    Unavailable,
+    /// Stopped because the run was aborted or another step of its stage failed.
+    Canceled,
+}
+
+/// What became of a step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepResult {
+    pub outcome: Outcome,
+    pub duration: Duration,
+    /// How often it was tried; 0 if reused.
+    pub attempts: u32,
+    /// Passed, but only on a retry.
+    pub flaky: bool,
+    /// Its inputs were those of this run, so that run's result stands.
+    pub reused: Option<RunId>,
+    pub tests: Option<TestSummary>,
+    pub findings: Option<FindingSummary>,
+    /// What an image step made.
+    pub artifact: Option<ArtifactRef>,
+    /// The likeliest cause of a failure, for people.
+    pub cause: Option<String>,
+    /// The last lines of the output of a failed step, at most 200.
+    pub tail: Vec<String>,
+}
+
+/// A JUnit report in numbers, with the names of what failed.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TestSummary {
+    pub passed: u32,
+    pub failed: u32,
+    pub skipped: u32,
+    /// `suite::case: message` of each failure, at most 50.
+    pub failures: Vec<String>,
+}
+
+/// Findings of analysers and scanners by severity.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct FindingSummary {
+    pub low: u32,
+    pub medium: u32,
+    pub high: u32,
+    pub critical: u32,
+    /// `file:line: rule: message`, worst first, at most 50.
+    pub worst: Vec<String>,
+}
+
+impl FindingSummary {
+    /// How many findings are at least as bad as `floor`.
+    pub fn at_least(&self, floor: Severity) -> u32 {
+        let by_weight = [
+            (Severity::Low, self.low),
+            (Severity::Medium, self.medium),
+            (Severity::High, self.high),
+            (Severity::Critical, self.critical),
+        ];
+        by_weight.iter().filter(|(severity, _)| *severity >= floor).map(|(_, count)| count).sum()
+    }
+}
