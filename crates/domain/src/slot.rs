@@ -117,6 +117,9 @@ pub struct BackingSpec {
     pub image: String,
     /// The Compose environment, interpolated (`POSTGRES_USER`, ...).
     pub env: BTreeMap<String, String>,
+    /// An SQL file that is loaded once, when the data folder is new.
+    #[serde(default)]
+    pub load: Option<PathBuf>,
 }
 
 /// A command that runs once: a migration, a test against an environment.
