@@ -135,6 +135,10 @@ pub struct JobSpec {
     pub time_limit: Duration,
     /// Jobs with the same lock never overlap; the lock outlives a crash of the server, not of the job.
     pub lock: Option<String>,
+    /// Where all of its output is appended as it comes, standard output and error alike, up to 16 MiB
+    /// (then one line says that the rest was dropped); by default in the engine's own log of the job.
+    #[serde(default)]
+    pub log: Option<PathBuf>,
 }
 
 /// How a job or a replica's process ended.

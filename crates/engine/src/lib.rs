@@ -49,6 +49,10 @@ pub trait Engine: Send + Sync {
     /// Runs a job to its end, or answers from its record if one with this id has run already.
     async fn run(&self, job: &JobSpec) -> Result<JobOutcome, EngineError>;
 
+    /// Stops the job (SIGKILL to its whole group) and returns once nothing of it runs any more; whoever waits
+    /// in [`Engine::run`] gets its outcome. A job that has ended or never began is left as it is.
+    async fn cancel(&self, environment: &EnvironmentName, job: &str) -> Result<(), EngineError>;
+
     /// The last `lines` lines, oldest first.
     async fn logs(
         &self,
