@@ -1,1 +1,99 @@
-//! Reads what tools report: JUnit XML, SARIF 2.1.0, CycloneDX.
+//! Reads what tools report: JUnit XML, SARIF 2.1.0, CycloneDX. Pure: text in, numbers out.
+//!
+//! Reports come from other people's tools, so they are read with suspicion: a report that is broken, that
+//! holds nothing or whose tool says that it failed is an error, and an error is never "clean".
+
+pub mod cyclonedx;
+mod findings;
+pub mod junit;
+pub mod sarif;
+
+/// What kind of report was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    Junit,
+    Sarif,
+    CycloneDx,
+}
+
+impl std::fmt::Display for Format {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Junit => "JUnit",
+            Self::Sarif => "SARIF",
+            Self::CycloneDx => "CycloneDX",
+        })
+    }
+}
+
+/// Why a report says nothing. None of these may be taken for "no failures" or "no findings".
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReportError {
+    /// The text is not what its format demands: cut off, not XML, not JSON.
+    #[error(
+        "cannot read the {format} report, line {line}, column {column}: {why}; \
+         look whether the tool was stopped while it wrote"
+    )]
+    Malformed { format: Format, line: u64, column: u64, why: String },
+    /// Well-formed, but not something that is read here.
+    #[error("cannot use the {format} report: {why}")]
+    Unsupported { format: Format, why: String },
+    /// The tool wrote a report that says that the tool failed or has no results.
+    #[error("{tool} says that it failed: {why}; its findings are not known")]
+    ToolFailed { tool: String, why: String },
+}
+
+impl ReportError {
+    fn json(format: Format, error: &serde_json::Error) -> Self {
+        let text = error.to_string();
+        let why = text.rsplit_once(" at line ").map_or(text.as_str(), |(why, _)| why);
+        let (line, column) = (error.line() as u64, error.column() as u64);
+        Self::Malformed { format, line, column, why: why.into() }
+    }
+}
+
+/// The longest line of a message that is kept.
+const LONGEST_MESSAGE: usize = 300;
+
+/// The first line of `text` that says something, without terminal colours, cut to a bearable length.
+fn headline(text: &str) -> String {
+    let plain = without_colours(text);
+    let line = plain.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("");
+    match line.char_indices().nth(LONGEST_MESSAGE) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line.to_owned(),
+    }
+}
+
+/// Test runners write escape sequences (`ESC [ 31 m`) into reports when they believe in a terminal.
+fn without_colours(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        if c == '\u{1b}' && chars.next_if_eq(&'[').is_some() {
+            chars.by_ref().find(|c| ('@'..='~').contains(c));
+            continue;
+        }
+        if !c.is_control() || c == '\n' || c == '\t' {
+            plain.push(c);
+        }
+    }
+    plain
+}
+
+/// Some tools begin their files with a byte order mark, which is not part of XML or JSON text.
+fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_headline_is_the_first_line_that_says_something_without_colours() {
+        assert_eq!(headline("\n \u{1b}[31mexpected\u{1b}[0m 1\n  got 2"), "expected 1");
+        assert_eq!(headline("\u{1b}[never ended"), "ever ended");
+        assert_eq!(headline(&"é".repeat(400)).chars().count(), LONGEST_MESSAGE + 1);
+    }
+}
