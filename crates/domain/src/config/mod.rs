@@ -1,7 +1,168 @@
 //! What the user wrote, read strictly: `launchway.yaml` beside an ordinary Compose file.
 //!
 //! Two texts go in, one [`Project`] or every mistake at once comes out.
+//!
+//! ```text
+//! text ── yaml ──> tree with places ── reader ──> file, compose ── services, steps, environments ──> Project
+//! ```
 
+mod compose;
+mod environments;
+mod file;
+mod findings;
+mod mistake;
+mod outline;
+mod paths;
 mod project;
+mod reader;
+mod schema;
+mod services;
+mod steps;
+mod template;
+mod yaml;
 
+use std::collections::BTreeMap;
+
+pub use findings::{ExpectedFile, Note, Reading};
+pub use mistake::{Mistake, Source};
+pub use outline::{OutlinedService, outline};
 pub use project::*;
+pub use schema::schema;
+pub use template::{InterpolationError, interpolate};
+
+use crate::{AppName, ServiceName};
+use environments::Around;
+use findings::Findings;
+use mistake::{Extent, Mistakes, listed};
+use reader::{At, FromNode, Map};
+use steps::{Names, no_service};
+
+/// The project that the two files describe, or every mistake in them.
+pub fn read(launchway: Source<'_>, compose: Source<'_>) -> Result<Project, Vec<Mistake>> {
+    inspect(launchway, compose).map(|reading| reading.project)
+}
+
+/// [`read`], with what there is to know besides.
+pub fn inspect(launchway: Source<'_>, compose: Source<'_>) -> Result<Reading, Vec<Mistake>> {
+    let mut found = Findings::new(launchway, compose);
+    let start = "begin with `app: <name>`, or let `launchway init` write a first one";
+    let file: Option<file::Launchway> = document(launchway, start, &mut found.launchway);
+    let start = "begin with `services:`, or correct the path of the Compose file";
+    let compose: Option<compose::Compose> = document(compose, start, &mut found.compose);
+    let project = match (&file, &compose) {
+        (Some(file), Some(compose)) => project(file, compose, &mut found),
+        _ => None,
+    };
+    found.finish(project)
+}
+
+fn document<T: FromNode>(
+    source: Source<'_>,
+    start: &str,
+    mistakes: &mut Mistakes<'_>,
+) -> Option<T> {
+    let root = yaml::parse(source, mistakes)?;
+    if root.value == yaml::Value::Null {
+        mistakes.add(Extent::default(), "the file is empty", start);
+        return None;
+    }
+    T::read(&root, mistakes)
+}
+
+fn project(
+    file: &file::Launchway,
+    compose: &compose::Compose,
+    found: &mut Findings<'_>,
+) -> Option<Project> {
+    if let Some(version) = &compose.version {
+        found.note_compose(
+            version.title,
+            "`version` is obsolete in Compose and has no effect".into(),
+        );
+    }
+    let theirs = &compose.services.0.as_ref()?.value;
+    let names: Vec<String> = theirs.names().map(str::to_owned).collect();
+    let services = services::services(file.services.as_ref(), theirs, &names, found);
+    let routes =
+        file.routes.0.as_ref().map(|map| routes(map, theirs, &names, &mut found.launchway));
+    let routes = routes.unwrap_or_default();
+    let build = steps::build(file.build.as_ref(), &names, found);
+    let nameless = AppName::new("app").ok()?;
+    let app = file.app.0.as_ref().map_or(&nameless, |app| &app.value);
+    let prefixes: Vec<&str> = routes.keys().map(String::as_str).collect();
+    let around =
+        Around { app, compose: theirs, services: &services, names: &names, routes: &prefixes };
+    let environments = file.environments.0.as_ref();
+    let environments = environments.map(|map| environments::environments(map, &around, found));
+    Some(Project { app: app.clone(), environments: environments?, services, routes, build })
+}
+
+fn routes(
+    map: &At<Map<At<String>>>,
+    services: &Map<compose::Service>,
+    names: Names<'_>,
+    mistakes: &mut Mistakes<'_>,
+) -> BTreeMap<String, ServiceName> {
+    if map.value.0.is_empty() {
+        let help = "add one, like `routes: { /: frontend }`";
+        mistakes.add(map.title, "no path is routed, so nothing would answer", help);
+    }
+    let mut routes = BTreeMap::new();
+    for (key, service) in map.value.iter() {
+        if let Err((message, help)) = prefix(&key.text) {
+            mistakes.add(key.extent, message, help);
+        }
+        if let Err((message, help)) = target(&service.value, services, names) {
+            mistakes.add(service.extent, message, help);
+        }
+        if let Ok(service) = ServiceName::new(service.value.as_str()) {
+            routes.insert(key.text.clone(), service);
+        }
+    }
+    routes
+}
+
+/// What is wrong and the way out.
+type Wrong = (String, String);
+
+fn prefix(text: &str) -> Result<(), Wrong> {
+    let wrong = |message: String, help: String| Err((message, help));
+    let Some(rest) = text.strip_prefix('/') else {
+        return wrong(
+            format!("the route `{text}` does not begin with `/`"),
+            format!("write `/{text}`"),
+        );
+    };
+    if text.len() > 1 && text.ends_with('/') {
+        let plain = text.trim_end_matches('/');
+        let plain = if plain.is_empty() { "/" } else { plain };
+        let help = format!("write `{plain}`: it covers everything below it too");
+        return wrong(format!("the route `{text}` ends with `/`"), help);
+    }
+    let odd = |c: char| c.is_whitespace() || c.is_control() || "*?#\\".contains(c);
+    if text.contains(odd)
+        || rest.split('/').any(|part| part == "." || part == "..")
+        || text.contains("//")
+    {
+        let help = "write a plain prefix, like `/api`; it covers whole path segments";
+        return wrong(format!("`{text}` is not a path prefix"), help.into());
+    }
+    Ok(())
+}
+
+fn target(name: &str, services: &Map<compose::Service>, names: Names<'_>) -> Result<(), Wrong> {
+    if !services.has(name) {
+        return Err((format!("there is no service `{name}` to route to"), no_service(name, names)));
+    }
+    let built = |service: &compose::Service| service.build.is_some();
+    if services.get(name).is_some_and(|service| !built(service) && service.image.is_some()) {
+        let ours: Vec<&str> =
+            services.iter().filter(|(_, s)| built(s)).map(|(key, _)| key.text.as_str()).collect();
+        let help = format!("route to a service with `build`: {}", listed(ours));
+        return Err((
+            format!("`{name}` is a backing service, requests cannot be routed to it"),
+            help,
+        ));
+    }
+    Ok(())
+}

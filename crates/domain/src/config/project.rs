@@ -54,6 +54,43 @@ pub enum ServiceKind {
     Backing { image: String },
 }
 
+/// What a backing service is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackingKind {
+    Postgres,
+    Redis,
+}
+
+impl BackingKind {
+    /// What an official image runs; `None` for others.
+    pub fn of(image: &str) -> Option<Self> {
+        let name = ["docker.io/library/", "docker.io/", "library/"]
+            .iter()
+            .find_map(|prefix| image.strip_prefix(prefix))
+            .unwrap_or(image);
+        match name.split([':', '@']).next()? {
+            "postgres" => Some(Self::Postgres),
+            "redis" => Some(Self::Redis),
+            _ => None,
+        }
+    }
+}
+
+/// What the variables with a service's address begin with: `my-db` gives `MY_DB`.
+pub fn variable_prefix(service: &str) -> String {
+    service.to_uppercase().replace(['-', '.'], "_")
+}
+
+/// `<SERVICE>_HOST`: where the service answers.
+pub fn host_variable(service: &ServiceName) -> String {
+    format!("{}_HOST", variable_prefix(service.as_str()))
+}
+
+/// `<SERVICE>_PORT`: the port it answers at.
+pub fn port_variable(service: &ServiceName) -> String {
+    format!("{}_PORT", variable_prefix(service.as_str()))
+}
+
 /// A service that is built here.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Built {
@@ -166,6 +203,13 @@ pub struct Environment {
     pub drain: Duration,
     /// How long the old slot stays warm after a switch, for an instant rollback.
     pub keep: Duration,
+}
+
+impl Environment {
+    /// Answers with the slot that is not live. Reading makes sure that no environment has it as its host.
+    pub fn preview_host(&self) -> String {
+        format!("preview-{}", self.host)
+    }
 }
 
 /// What runs replicas.

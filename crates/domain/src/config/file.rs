@@ -1,0 +1,316 @@
+//! `launchway.yaml` as it is written: one type per mapping, from which the JSON Schema comes too.
+
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+use super::mistake::Mistakes;
+use super::project::{EngineKind, Severity};
+use super::reader::{At, FromNode, Loose, Map, Need, mapping, words};
+use super::yaml::{Node, Value};
+use crate::units::{Factor, Percent, Rate, Span};
+use crate::{AppName, StepName};
+
+mapping! {
+    /// What happens to an app on its way to production.
+    Launchway, "launchway.yaml" {
+        /// Name of the app; part of its host names.
+        "app" app: Need<At<AppName>>,
+        /// What Compose cannot say about the services that are built here.
+        "services" services: Option<Map<Service>>,
+        /// Path prefix to the service that answers it. The longest matching prefix wins.
+        "routes" routes: Need<At<Map<At<String>>>>,
+        /// The build pipeline.
+        "build" build: Option<Build>,
+        /// Where releases run.
+        "environments" environments: Need<At<Map<Environment>>>,
+    }
+    refuse {
+        "objectives" => "remove it for now; thresholds of a rollout go into `verify` and `bake`",
+        "business" => "remove it for now",
+    }
+}
+
+mapping! {
+    /// A service that is built here.
+    Service, "a service" {
+        /// Asked for readiness: 2xx is ready. Without it the port only has to accept a connection.
+        "health" health: Option<At<Health>>,
+        /// Run once per release, before the switch.
+        "migrate" migrate: Option<At<String>>,
+        /// How to build and run it without containers.
+        "native" native: Option<At<Native>>,
+        /// How many run side by side; by default what Compose says in `deploy.replicas`, or 1.
+        "replicas" replicas: Option<At<u32>>,
+    }
+}
+
+mapping! {
+    /// How the process engine builds and runs a service.
+    Native, "`native`" {
+        /// Makes the artifact, in a clean copy of the build context.
+        "setup" setup: Option<String>,
+        /// Starts it; it must listen on `$PORT`.
+        "run" run: Option<At<String>>,
+        /// A folder of files that the edge serves; nothing runs.
+        "static" files: Option<At<String>>,
+    }
+}
+
+mapping! {
+    /// A health check in full.
+    Probing, "`health`" {
+        /// Asked with GET.
+        "path" path: At<String>,
+        /// Between two probes, by default 1s.
+        "interval" interval: Option<At<Span>>,
+        /// For one probe, by default 2s.
+        "timeout" timeout: Option<At<Span>>,
+        /// From the start of the process until it must have been ready, by default 60s.
+        "start" start: Option<At<Span>>,
+    }
+}
+
+mapping! {
+    /// The build pipeline: analyze, test, images, integrate, scan, in this order.
+    Build, "`build`" {
+        /// Static analysis.
+        "analyze" analyze: Option<Vec<Step>>,
+        /// Unit tests.
+        "test" test: Option<Vec<Step>>,
+        /// Tests against a throwaway environment.
+        "integrate" integrate: Option<Vec<Step>>,
+        /// The scan gate; by default it refuses, because no scanner answered.
+        "scan" scan: Option<Scan>,
+        /// How many steps of a stage run side by side, by default 4.
+        "parallel" parallel: Option<At<u32>>,
+    }
+}
+
+mapping! {
+    /// A command with its results.
+    Step, "a step" {
+        /// Its name, once in the build.
+        "name" name: At<StepName>,
+        /// The folder it runs in, from the project's root.
+        "in" folder: Option<At<String>>,
+        /// The command, for `sh -c`.
+        "run" run: String,
+        /// Added to its environment.
+        "env" env: Option<Map<Loose>>,
+        /// After this it is stopped and has failed, by default 10m.
+        "time_limit" time_limit: Option<At<Span>>,
+        /// How often it is tried again, by default 0.
+        "retries" retries: Option<At<u32>>,
+        /// Files and folders whose content decides about reuse, from the project's root.
+        "inputs" inputs: Option<Vec<At<String>>>,
+        /// A JUnit report it writes, from its folder.
+        "junit" junit: Option<At<String>>,
+        /// A SARIF report it writes, from its folder.
+        "sarif" sarif: Option<At<String>>,
+        /// A CycloneDX document it writes, from its folder.
+        "cyclonedx" cyclonedx: Option<At<String>>,
+        /// Services of the throwaway environment it needs; only in `integrate`.
+        "with" with: Option<At<Vec<At<String>>>>,
+    }
+}
+
+mapping! {
+    /// The policy of the scan gate.
+    ScanRules, "`scan`" {
+        /// Findings of this severity or worse refuse the release, by default high.
+        "fail_on" fail_on: Option<Severity>,
+        /// The scanners: each writes a SARIF or CycloneDX report.
+        "steps" steps: Option<Vec<Step>>,
+    }
+}
+
+mapping! {
+    /// Where releases run.
+    Environment, "an environment" {
+        /// What runs replicas, by default process.
+        "engine" engine: Option<EngineKind>,
+        /// The host name it answers at, by default `<environment>.<app>.localhost`.
+        "host" host: Option<At<String>>,
+        /// Every green build of this branch is deployed here by itself.
+        "branch" branch: Option<At<String>>,
+        /// A release comes here after it was good there.
+        "after" after: Option<At<String>>,
+        /// How a release becomes live.
+        "strategy" strategy: Option<Strategy>,
+        /// Checks of the candidate before it gets the traffic.
+        "verify" verify: Option<Verify>,
+        /// A human gate.
+        "approval" approval: Option<Approval>,
+        /// The watch after the switch; it rolls back by itself.
+        "bake" bake: Option<Bake>,
+        /// What backing services begin with.
+        "data" data: Option<Map<Data>>,
+        /// How many replicas of a service, where it differs.
+        "replicas" replicas: Option<Map<At<u32>>>,
+        /// Variables for Compose interpolation.
+        "variables" variables: Option<Map<Loose>>,
+        /// How long WebSockets and streams may stay on the old slot, by default 30s.
+        "drain" drain: Option<Span>,
+        /// How long the old slot stays warm for an instant rollback, by default 30m.
+        "keep" keep: Option<Span>,
+    }
+    refuse {
+        "zones" => "remove it for now: the process engine runs on one machine",
+    }
+}
+
+mapping! {
+    /// Checks of a candidate.
+    Verify, "`verify`" {
+        /// End-to-end tests; `$BASE_URL` is the candidate.
+        "e2e" e2e: Option<Vec<Step>>,
+        /// A load test with thresholds.
+        "performance" performance: Option<At<Performance>>,
+    }
+}
+
+mapping! {
+    /// An open-loop load test: requests come at a constant rate, whether answers do or not.
+    Performance, "`performance`" {
+        /// Requests per second.
+        "rate" rate: Rate,
+        /// How long.
+        "for" duration: At<Span>,
+        /// Asked in turn, by default `/`.
+        "paths" paths: Option<At<Vec<At<String>>>>,
+        /// 95% of the answers come within this time.
+        "p95" p95: Option<Span>,
+        /// 99% of the answers come within this time.
+        "p99" p99: Option<Span>,
+        /// The share of requests that may fail.
+        "errors" errors: Percent,
+        /// Measure live and candidate side by side and compare them.
+        "versus" versus: Option<Versus>,
+        /// How much slower than live the candidate may be, by default 1.5x.
+        "slower" slower: Option<At<Factor>>,
+    }
+}
+
+mapping! {
+    /// A human gate.
+    Approval, "`approval`" {
+        /// OS users or groups, one of whom must agree.
+        "from" from: At<Vec<At<String>>>,
+        /// The author of the commit cannot approve it, by default false.
+        "not_author" not_author: Option<bool>,
+        /// How long an approval may be given and used, by default 24h.
+        "expires" expires: Option<At<Span>>,
+    }
+}
+
+mapping! {
+    /// The watch after a switch.
+    Bake, "`bake`" {
+        /// How long.
+        "for" duration: At<Span>,
+        /// More answers than this with status 5xx roll back.
+        "errors" errors: Percent,
+        /// A p99 above this many times the old one rolls back.
+        "p99" p99: Option<Factor>,
+    }
+}
+
+mapping! {
+    /// What a backing service begins with.
+    Data, "`data`" {
+        /// An SQL file, loaded once when the data folder is new.
+        "load" load: At<String>,
+    }
+    refuse {
+        "from" => "write `load: <file.sql>` with test data",
+        "mask" => "write `load: <file.sql>` with test data",
+    }
+}
+
+/// The only strategy there is.
+#[derive(Debug, Clone, PartialEq, JsonSchema)]
+pub(super) enum Strategy {
+    #[schemars(rename = "blue-green")]
+    BlueGreen,
+}
+
+/// What a load test is compared with.
+#[derive(Debug, Clone, PartialEq, JsonSchema)]
+pub(super) enum Versus {
+    #[schemars(rename = "live")]
+    Live,
+}
+
+words! {
+    EngineKind: "process" => EngineKind::Process;
+        "docker" => "write `engine: process`",
+        "kubernetes" => "write `engine: process`";
+    Strategy: "blue-green" => Strategy::BlueGreen;
+        "rolling" => "write `strategy: blue-green`, or leave it out",
+        "canary" => "write `strategy: blue-green`, or leave it out";
+    Versus: "live" => Versus::Live;;
+    Severity: "low" => Severity::Low, "medium" => Severity::Medium,
+        "high" => Severity::High, "critical" => Severity::Critical;;
+}
+
+/// `health: /path`, or in full.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Health {
+    Path(At<String>),
+    Full(Probing),
+}
+
+impl FromNode for Health {
+    fn read(node: &Node, mistakes: &mut Mistakes<'_>) -> Option<Self> {
+        match &node.value {
+            Value::Map(_) => Probing::read(node, mistakes).map(Self::Full),
+            _ => At::read(node, mistakes).map(Self::Path),
+        }
+    }
+}
+
+impl JsonSchema for Health {
+    fn schema_name() -> Cow<'static, str> {
+        "Health".into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let full = generator.subschema_for::<Probing>();
+        json_schema!({ "anyOf": [{ "type": "string", "pattern": "^/" }, full] })
+    }
+}
+
+/// `scan: off`, or its rules.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Scan {
+    Off,
+    On(ScanRules),
+}
+
+impl FromNode for Scan {
+    fn read(node: &Node, mistakes: &mut Mistakes<'_>) -> Option<Self> {
+        match &node.value {
+            Value::Scalar { text, .. } if text == "off" => Some(Self::Off),
+            Value::Scalar { text, .. } => {
+                let message = format!("`scan` cannot be `{text}`");
+                mistakes.add(
+                    node.extent,
+                    message,
+                    "write `scan: off`, or `scan: { fail_on: high, steps: [...] }`",
+                );
+                None
+            }
+            _ => ScanRules::read(node, mistakes).map(Self::On),
+        }
+    }
+}
+
+impl JsonSchema for Scan {
+    fn schema_name() -> Cow<'static, str> {
+        "Scan".into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let rules = generator.subschema_for::<ScanRules>();
+        json_schema!({ "anyOf": [{ "const": "off" }, rules] })
+    }
+}

@@ -1,0 +1,87 @@
+//! A Compose file alone, in outline: what `launchway init` guesses from.
+
+use super::compose::{Compose, Service};
+use super::document;
+use super::mistake::{Mistake, Mistakes, Source};
+use super::paths::inside;
+use super::yaml::{Node, Value};
+
+/// One service as Compose says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutlinedService {
+    pub name: String,
+    /// The build context's folder, from the project's root; `None` for a backing service.
+    pub context: Option<String>,
+    pub dockerfile: String,
+    pub image: Option<String>,
+    /// Ports in the container that are published on the machine.
+    pub published: Vec<u16>,
+    /// The path that its health check asks, if it asks one.
+    pub health: Option<String>,
+}
+
+/// The services of a Compose file.
+pub fn outline(compose: Source<'_>) -> Result<Vec<OutlinedService>, Vec<Mistake>> {
+    let mut mistakes = Mistakes::new(compose);
+    let read: Option<Compose> = document(compose, "begin with `services:`", &mut mistakes);
+    let services = read.and_then(|compose| compose.services.0);
+    match services {
+        Some(services) if mistakes.is_empty() => {
+            Ok(services.value.iter().map(|(key, service)| outlined(&key.text, service)).collect())
+        }
+        _ => Err(mistakes.finish()),
+    }
+}
+
+fn outlined(name: &str, service: &Service) -> OutlinedService {
+    let build = service.build.as_ref().map(|build| &build.value);
+    let context = |path: Option<&str>| inside(path.unwrap_or(".")).unwrap_or_default();
+    let dockerfile = build.and_then(|build| build.dockerfile.as_ref());
+    OutlinedService {
+        name: name.into(),
+        context: build.map(|b| context(b.context.as_ref().map(|at| at.value.as_str()))),
+        dockerfile: dockerfile.map_or_else(|| "Dockerfile".into(), |at| at.value.clone()),
+        image: service.image.as_ref().map(|image| image.value.clone()),
+        published: service
+            .ports
+            .iter()
+            .flat_map(|ports| &ports.value)
+            .filter_map(|p| port(&p.0))
+            .collect(),
+        health: service.healthcheck.as_ref().and_then(|check| asked_path(&check.value.0)),
+    }
+}
+
+/// The container's side of a published port: `8080:80`, `127.0.0.1:8080:80/tcp`, `{ target: 80 }`.
+fn port(node: &Node) -> Option<u16> {
+    match &node.value {
+        Value::Scalar { text, .. } => text.split('/').next()?.rsplit(':').next()?.parse().ok(),
+        Value::Map(entries) => {
+            let (_, target) = entries.iter().find(|(key, _)| key.text == "target")?;
+            port(target)
+        }
+        _ => None,
+    }
+}
+
+/// The path in the first URL of a health check's command.
+fn asked_path(check: &Node) -> Option<String> {
+    let Value::Map(entries) = &check.value else { return None };
+    let (_, test) = entries.iter().find(|(key, _)| key.text == "test")?;
+    let command = match &test.value {
+        Value::Scalar { text, .. } => text.clone(),
+        Value::List(items) => items.iter().filter_map(text).collect::<Vec<_>>().join(" "),
+        _ => return None,
+    };
+    let (_, url) = command.split_once("http://")?;
+    let path = &url[url.find('/')?..];
+    let end = path.find(|c: char| c.is_whitespace() || "'\")|;".contains(c)).unwrap_or(path.len());
+    Some(path[..end].to_owned())
+}
+
+fn text(node: &Node) -> Option<String> {
+    match &node.value {
+        Value::Scalar { text, .. } => Some(text.clone()),
+        _ => None,
+    }
+}

@@ -1,0 +1,437 @@
+//! Joins what Compose and launchway.yaml say about each service.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::compose;
+use super::file;
+use super::findings::Findings;
+use super::mistake::{Extent, Mistakes};
+use super::paths::checked;
+use super::project::{BackingKind, Built, Native, Service, ServiceKind, variable_prefix};
+use super::reader::{At, Map};
+use super::steps::{Names, between, is_variable, no_service, positive};
+use super::template::{InterpolationError, Template};
+use super::yaml::Key;
+use crate::ServiceName;
+use crate::slot::{HealthCheck, Launch, Probe};
+
+const INTERVAL: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(2);
+const START: Duration = Duration::from_secs(60);
+const STOP_GRACE: Duration = Duration::from_secs(10);
+/// More replicas than this on one machine are a slip of the keyboard.
+pub(super) const MOST_REPLICAS: u32 = 100;
+
+/// Every service of the Compose file that could be read.
+pub(super) fn services(
+    ours: Option<&Map<file::Service>>,
+    theirs: &Map<compose::Service>,
+    names: Names<'_>,
+    found: &mut Findings<'_>,
+) -> BTreeMap<ServiceName, Service> {
+    for (key, _) in ours.map_or(&[][..], |map| &map.0) {
+        if !theirs.has(&key.text) {
+            let message = format!("the Compose file has no service `{}`", key.text);
+            found.launchway.add(key.extent, message, no_service(&key.text, names));
+        }
+    }
+    let mut services = BTreeMap::new();
+    for (key, service) in theirs.iter() {
+        let ours = Ours { map: ours, key };
+        let read = self::service(key, service, &ours, names, found);
+        services.extend(read);
+    }
+    prefixes(theirs, &mut found.compose);
+    circles(theirs, &mut found.compose);
+    services
+}
+
+/// What launchway.yaml says about one service of the Compose file.
+struct Ours<'a> {
+    map: Option<&'a Map<file::Service>>,
+    key: &'a Key,
+}
+
+impl<'a> Ours<'a> {
+    fn get(&self) -> Option<&'a file::Service> {
+        self.map?.get(&self.key.text)
+    }
+
+    /// Its key in launchway.yaml, if it is there, even if what follows could not be read.
+    fn key(&self) -> Option<&'a Key> {
+        self.map?.0.iter().map(|(key, _)| key).find(|key| key.text == self.key.text)
+    }
+
+    fn is_broken(&self) -> bool {
+        self.key().is_some() && self.get().is_none()
+    }
+}
+
+fn service(
+    key: &Key,
+    service: &compose::Service,
+    ours: &Ours<'_>,
+    names: Names<'_>,
+    found: &mut Findings<'_>,
+) -> Option<(ServiceName, Service)> {
+    let name = match ServiceName::new(key.text.as_str()) {
+        Ok(name) => name,
+        Err(error) => {
+            let message = format!("`{}` is not a valid service name", key.text);
+            found.compose.add(key.extent, message, error.rule);
+            return None;
+        }
+    };
+    let env = environment(service, &mut found.compose);
+    let depends_on = depends_on(service, names, &mut found.compose);
+    let kind = match (&service.build, &service.image) {
+        (Some(build), _) => ServiceKind::Built(Box::new(built(key, service, build, ours, found)?)),
+        (None, Some(image)) => backing(key, service, image, ours, found)?,
+        (None, None) => {
+            let message = format!("the service `{name}` has neither `build` nor `image`");
+            let help =
+                "add `build: <folder>` if it is yours, or `image: postgres:16-alpine` and the like";
+            found.compose.add(key.extent, message, help);
+            return None;
+        }
+    };
+    Some((name, Service { kind, env, depends_on }))
+}
+
+fn environment(
+    service: &compose::Service,
+    mistakes: &mut Mistakes<'_>,
+) -> BTreeMap<String, String> {
+    let mut env = BTreeMap::new();
+    for (key, value) in service.environment.iter().flat_map(|variables| &variables.0) {
+        if !is_variable(&key.text) {
+            let message = format!("`{}` cannot be the name of a variable", key.text);
+            mistakes.add(
+                key.extent,
+                message,
+                "use letters, digits and `_`, beginning with a letter or `_`",
+            );
+        }
+        if let Err(error) = Template::parse(&value.value) {
+            mistakes.add(value.extent, error.to_string(), error.help());
+        }
+        env.insert(key.text.clone(), value.value.clone());
+    }
+    env
+}
+
+fn depends_on(
+    service: &compose::Service,
+    names: Names<'_>,
+    mistakes: &mut Mistakes<'_>,
+) -> Vec<ServiceName> {
+    let mut all = Vec::new();
+    for name in service.depends_on.iter().flat_map(|depends| &depends.0) {
+        if !names.contains(&name.value) {
+            let message = format!("there is no service `{}`", name.value);
+            mistakes.add(name.extent, message, no_service(&name.value, names));
+            continue;
+        }
+        all.extend(ServiceName::new(name.value.as_str()));
+    }
+    all
+}
+
+fn backing(
+    key: &Key,
+    service: &compose::Service,
+    image: &At<String>,
+    ours: &Ours<'_>,
+    found: &mut Findings<'_>,
+) -> Option<ServiceKind> {
+    if let Some(ours) = ours.key() {
+        let message = format!(
+            "`{}` has no `build` in the Compose file, so nothing can be said about it here",
+            key.text
+        );
+        let help = "remove it: backing services need no more than the Compose file says, \
+             and `environments.<name>.data` for what they begin with";
+        found.launchway.add(ours.extent, message, help);
+    }
+    for (part, name) in [(&service.command, "command"), (&service.entrypoint, "entrypoint")] {
+        if let Some(part) = part {
+            let message =
+                format!("`{name}` of a backing service is not supported yet by this version");
+            found.compose.add(
+                part.title,
+                message,
+                "remove it: PostgreSQL and Redis run with their defaults",
+            );
+        }
+    }
+    let image_text = plain(image, &mut found.compose)?;
+    if BackingKind::of(&image_text).is_none() {
+        found.compose.add(
+            image.extent,
+            format!("the process engine can run postgres and redis; `{image_text}` is neither"),
+            "use `postgres:<version>` or `redis:<version>`, or give the service a `build` if it is yours",
+        );
+        return None;
+    }
+    Some(ServiceKind::Backing { image: image_text })
+}
+
+/// A value that cannot differ between environments: variables in it need defaults.
+fn plain(text: &At<String>, mistakes: &mut Mistakes<'_>) -> Option<String> {
+    let mut blank = None;
+    let resolved = Template::parse(&text.value).and_then(|template| {
+        template.resolve(&|_| None, &mut |name| blank = Some(name.to_owned()))
+    });
+    match (resolved, blank) {
+        (Ok(resolved), None) => return Some(resolved),
+        (Ok(_), Some(name)) | (Err(InterpolationError::Required { name, .. }), _) => mistakes.add(
+            text.extent,
+            format!("`{name}` has no value here, where all environments must agree"),
+            format!("give it a default, like `${{{name}:-...}}`, or write the value"),
+        ),
+        (Err(error), _) => mistakes.add(text.extent, error.to_string(), error.help()),
+    }
+    None
+}
+
+fn built(
+    key: &Key,
+    service: &compose::Service,
+    build: &At<compose::Build>,
+    ours: &Ours<'_>,
+    found: &mut Findings<'_>,
+) -> Option<Built> {
+    let context = context(build, found);
+    let dockerfile = build.value.dockerfile.as_ref();
+    let dockerfile = dockerfile.and_then(|d| checked(d, "the build context", &mut found.compose));
+    let theirs = service.deploy.as_ref().and_then(|deploy| deploy.replicas.as_ref());
+    let theirs = between(theirs, 1, MOST_REPLICAS, "replicas", &mut found.compose);
+    notes(key, service, ours, found);
+    if ours.is_broken() {
+        return None;
+    }
+    let said = ours.get();
+    let native = said.and_then(|service| service.native.as_ref());
+    let Some(native) = native else {
+        needs_native(key, ours, found);
+        return None;
+    };
+    let native = self::native(native, found)?;
+    let said_replicas = said.and_then(|service| service.replicas.as_ref());
+    let replicas = between(said_replicas, 1, MOST_REPLICAS, "replicas", &mut found.launchway);
+    if let (Launch::Static(_), Some(said)) = (&native.launch, said) {
+        nothing_runs(said, &mut found.launchway);
+    }
+    let health = said.and_then(|service| service.health.as_ref());
+    Some(Built {
+        context: context?,
+        dockerfile: dockerfile.unwrap_or_else(|| "Dockerfile".into()),
+        health: health_check(health, &mut found.launchway),
+        migrate: said.and_then(|service| Some(service.migrate.as_ref()?.value.clone())),
+        native: Some(native),
+        replicas: replicas.or(theirs).unwrap_or(1),
+        stop_grace: service.stop_grace_period.as_ref().map_or(STOP_GRACE, |grace| grace.value.0),
+    })
+}
+
+fn context(build: &At<compose::Build>, found: &mut Findings<'_>) -> Option<String> {
+    let Some(context) = &build.value.context else { return Some(String::new()) };
+    if ["://", "git@", "github.com"].iter().any(|mark| context.value.contains(mark)) {
+        let help = "clone it into the project: what is built must be in the commit";
+        found.compose.add(context.extent, "a remote build context is not supported", help);
+        return None;
+    }
+    let plain = plain(context, &mut found.compose)?;
+    let path = checked(&At { value: plain, ..context.clone() }, "the project", &mut found.compose)?;
+    found.expect_compose_folder(&path, context.extent);
+    Some(path)
+}
+
+fn needs_native(key: &Key, ours: &Ours<'_>, found: &mut Findings<'_>) {
+    let message = format!("nothing says how to run `{}` without containers", key.text);
+    match ours.key() {
+        Some(ours) if ours.text == key.text => {
+            // A `native` that could not be read was reported already.
+            if found.launchway.is_empty() || !found.launchway.has_within(ours.extent) {
+                let help = "add `native: { setup: ..., run: ... }`, or `native: { setup: ..., static: <folder> }`";
+                found.launchway.add(ours.extent, message, help);
+            }
+        }
+        _ => {
+            let help = format!(
+                "add `services: {{ {}: {{ native: {{ setup: ..., run: ... }} }} }}` to launchway.yaml",
+                key.text
+            );
+            found.compose.add(key.extent, message, help);
+        }
+    }
+}
+
+fn native(native: &At<file::Native>, found: &mut Findings<'_>) -> Option<Native> {
+    let launch = match (&native.value.run, &native.value.files) {
+        (Some(run), None) => {
+            if !run.value.contains("PORT") {
+                let note = "the command does not use `$PORT`: each replica must listen on the port it is given there";
+                found.note_launchway(run.extent, note.into());
+            }
+            Launch::Command(run.value.clone())
+        }
+        (None, Some(files)) => Launch::Static(PathBuf::from(checked(
+            files,
+            "the build context",
+            &mut found.launchway,
+        )?)),
+        (Some(_), Some(files)) => {
+            let message = "a service either runs a command or is served as files";
+            found.launchway.add(
+                files.title,
+                message,
+                "keep `run` or `static`, and remove the other",
+            );
+            return None;
+        }
+        (None, None) => {
+            let message = "`native` does not say how to serve the service";
+            found.launchway.add(
+                native.title,
+                message,
+                "add `run: <command>` or `static: <folder>`",
+            );
+            return None;
+        }
+    };
+    Some(Native { setup: native.value.setup.clone(), launch })
+}
+
+/// Static services have no process: what asks for one is a mistake.
+fn nothing_runs(said: &file::Service, mistakes: &mut Mistakes<'_>) {
+    let title = |what: &'static str, title: Option<Extent>| Some((what, title?));
+    let parts = [
+        title("migrate", said.migrate.as_ref().map(|part| part.title)),
+        title("health", said.health.as_ref().map(|part| part.title)),
+        title("replicas", said.replicas.as_ref().map(|part| part.title)),
+    ];
+    for (what, extent) in parts.into_iter().flatten() {
+        let message = format!("a static service cannot have `{what}`: nothing runs");
+        let help = if what == "migrate" {
+            "move it to the service that owns the database"
+        } else {
+            "remove it: the edge serves the files"
+        };
+        mistakes.add(extent, message, help);
+    }
+}
+
+fn health_check(health: Option<&At<file::Health>>, mistakes: &mut Mistakes<'_>) -> HealthCheck {
+    let mut check = HealthCheck {
+        probe: Probe::Tcp,
+        interval: INTERVAL,
+        timeout: TIMEOUT,
+        start_deadline: START,
+    };
+    let path = match health.map(|health| &health.value) {
+        None => return check,
+        Some(file::Health::Path(path)) => path,
+        Some(file::Health::Full(full)) => {
+            let mut time = |span: &Option<_>| positive(span.as_ref()?, mistakes);
+            check.interval = time(&full.interval).unwrap_or(INTERVAL);
+            check.timeout = time(&full.timeout).unwrap_or(TIMEOUT);
+            check.start_deadline = time(&full.start).unwrap_or(START);
+            &full.path
+        }
+    };
+    if !path.value.starts_with('/') || path.value.contains(char::is_whitespace) {
+        let message = format!("`{}` is not a path to ask", path.value);
+        mistakes.add(path.extent, message, "write the path alone, from its `/` on, like `/health`");
+    }
+    check.probe = Probe::Http(path.value.clone());
+    check
+}
+
+/// What of a container is not there on the process engine.
+fn notes(key: &Key, service: &compose::Service, ours: &Ours<'_>, found: &mut Findings<'_>) {
+    let replaced = [
+        ("command", &service.command),
+        ("entrypoint", &service.entrypoint),
+        ("working_dir", &service.working_dir),
+        ("user", &service.user),
+    ];
+    for (what, part) in replaced {
+        if let Some(part) = part {
+            let note = format!(
+                "`{what}` of `{}` is for containers; the process engine runs `native` instead",
+                key.text
+            );
+            found.note_compose(part.title, note);
+        }
+    }
+    if let Some(volumes) = &service.volumes {
+        let note = format!(
+            "`volumes` of `{}` are for containers; the process engine runs it from its artifact",
+            key.text
+        );
+        found.note_compose(volumes.title, note);
+    }
+    if let Some(resources) = service.deploy.as_ref().and_then(|deploy| deploy.resources.as_ref()) {
+        let note = format!(
+            "`resources` of `{}` are for containers; the process engine sets no limits",
+            key.text
+        );
+        found.note_compose(resources.title, note);
+    }
+    let asked = ours.get().is_some_and(|service| service.health.is_some());
+    if let (Some(check), false) = (&service.healthcheck, asked) {
+        let note = format!(
+            "`healthcheck` of `{}` runs inside a container; say `health: /<path>` in launchway.yaml to have it asked here too",
+            key.text
+        );
+        found.note_compose(check.title, note);
+    }
+}
+
+/// Two services must not share the names of their address variables.
+fn prefixes(services: &Map<compose::Service>, mistakes: &mut Mistakes<'_>) {
+    let mut seen: BTreeMap<String, &Key> = BTreeMap::new();
+    for (key, _) in &services.0 {
+        let prefix = variable_prefix(&key.text);
+        if let Some(first) = seen.get(&prefix) {
+            let message =
+                format!("`{}` and `{}` would both be `{prefix}_HOST`", first.text, key.text);
+            mistakes.add(key.extent, message, "rename one of them");
+            continue;
+        }
+        seen.insert(prefix, key);
+    }
+}
+
+/// Services that wait for each other would wait forever.
+fn circles(services: &Map<compose::Service>, mistakes: &mut Mistakes<'_>) {
+    let next = |name: &str| -> Vec<&str> {
+        let depends = services.get(name).and_then(|service| service.depends_on.as_ref());
+        depends.iter().flat_map(|depends| &depends.0).map(|at| at.value.as_str()).collect()
+    };
+    for (key, service) in services.iter() {
+        let mut reached = vec![key.text.as_str()];
+        let mut at = 0;
+        while at < reached.len() {
+            for name in next(reached[at]) {
+                if name == key.text {
+                    let Some(depends) = &service.depends_on else { continue };
+                    let Some(first) = depends.0.first() else { continue };
+                    let message = format!(
+                        "`{}` waits for itself: `depends_on` goes round in a circle",
+                        key.text
+                    );
+                    mistakes.add(first.extent, message, "remove one of the entries of the circle");
+                    return;
+                }
+                if !reached.contains(&name) {
+                    reached.push(name);
+                }
+            }
+            at += 1;
+        }
+    }
+}
