@@ -2,11 +2,15 @@
 //!
 //! Time comes in as a [`Timestamp`]; effects go out as values. Everything here can be replayed.
 
+pub mod app;
 pub mod config;
 pub mod id;
+pub mod judge;
 pub mod pipeline;
+pub mod refusal;
 pub mod release;
 pub mod report;
+pub mod rollout;
 pub mod route;
 pub mod slot;
 pub mod time;

@@ -1,0 +1,79 @@
+//! What the edge shall route, derived from the environments.
+
+use std::collections::BTreeMap;
+
+use super::{App, EnvironmentState, SlotState};
+use crate::config::Project;
+use crate::route::{EnvironmentRoutes, Route, SlotRoutes, Table};
+use crate::slot::Probe;
+use crate::{Color, EnvironmentName};
+
+impl App {
+    /// Gives the table a new epoch if what it has to say changed. Says whether it did.
+    pub(super) fn refresh_table(&mut self) -> bool {
+        let environments: BTreeMap<EnvironmentName, EnvironmentRoutes> = self
+            .environments
+            .iter()
+            .filter_map(|(name, state)| Some((name.clone(), self.routes(name, state)?)))
+            .collect();
+        if environments == self.table.environments {
+            return false;
+        }
+        self.table = Table { epoch: self.table.epoch.next(), environments };
+        true
+    }
+
+    fn routes(
+        &self,
+        name: &EnvironmentName,
+        state: &EnvironmentState,
+    ) -> Option<EnvironmentRoutes> {
+        let slots: BTreeMap<Color, SlotRoutes> = state
+            .slots
+            .iter()
+            .filter(|(_, slot)| !slot.leaving)
+            .filter_map(|(color, slot)| Some((*color, self.slot_routes(slot)?)))
+            .collect();
+        // Before anything is live, the candidate is reached by its preview host only.
+        let shown = state.live.filter(|live| slots.contains_key(live));
+        let (first, routes) = slots.first_key_value()?;
+        let live = shown.unwrap_or(first.other());
+        let release = shown.and_then(|c| slots.get(&c)).map_or(&routes.release, |s| &s.release);
+        let project = self.projects.get(release)?;
+        let config = project.environment(name)?;
+        Some(EnvironmentRoutes {
+            app: project.app.clone(),
+            host: config.host.clone(),
+            preview_host: preview_host(&config.host),
+            live,
+            slots,
+            drain_deadline: config.drain,
+        })
+    }
+
+    fn slot_routes(&self, slot: &SlotState) -> Option<SlotRoutes> {
+        let project = self.projects.get(&slot.release)?;
+        let routes = project.routes.iter().filter_map(|(prefix, service)| {
+            Some(Route {
+                prefix: prefix.clone(),
+                service: service.clone(),
+                endpoints: slot.endpoints.get(service)?.clone(),
+                health: health_path(project, service),
+            })
+        });
+        Some(SlotRoutes { release: slot.release.clone(), routes: routes.collect() })
+    }
+}
+
+/// The host that answers with the slot that is not live.
+pub fn preview_host(host: &str) -> String {
+    format!("preview.{host}")
+}
+
+fn health_path(project: &Project, service: &crate::ServiceName) -> Option<String> {
+    let (_, _, built) = project.built().find(|(name, ..)| *name == service)?;
+    match &built.health.probe {
+        Probe::Http(path) => Some(path.clone()),
+        Probe::Tcp => None,
+    }
+}
