@@ -10,7 +10,9 @@ from shop import base_url_from_environment, buy_tea, check, run
 
 def integration(visitor):
     health = visitor.get("/health").expect(200).json()
-    check("the backend reaches PostgreSQL and Redis", health["postgres"] == health["redis"] == "ok", str(health))
+    check(
+        "the backend reaches PostgreSQL and Redis", health["postgres"] == health["redis"] == "ok", str(health)
+    )
     version = visitor.get("/api/version").expect(200).json()
     check("it says what it is", bool(version["release"] and version["edition"]), str(version))
 
@@ -21,7 +23,9 @@ def integration(visitor):
     visitor.get("/api/teas/2147483647").expect(404)
     visitor.get("/api/teas/99999999999999999999").expect(404)
     check("a tea that is not there is not found", True)
-    check("a search for a sign of LIKE finds nothing", visitor.get("/api/teas?q=%25").expect(200).json() == [])
+    check(
+        "a search for a sign of LIKE finds nothing", visitor.get("/api/teas?q=%25").expect(200).json() == []
+    )
 
     buy_tea(visitor)
 

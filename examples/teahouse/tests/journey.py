@@ -1,4 +1,7 @@
-"""A visitor's way through the whole shop, page and API: `BASE_URL=http://localhost:8080 python3 tests/journey.py`."""
+"""A visitor's way through the whole shop, page and API.
+
+`BASE_URL=http://localhost:8080 python3 tests/journey.py`
+"""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""A visitor of the shop, for the tests beside this file: HTTP with a cookie, and checks that say what they check.
+"""A visitor of the shop, for the tests beside this file: HTTP with a cookie, and checks with words.
 
 Standard library only, so that these tests run wherever there is a Python.
 """
@@ -13,7 +13,7 @@ import urllib.parse
 TIMEOUT = 10.0
 
 
-class CheckFailed(Exception):
+class CheckFailedError(Exception):
     """The shop did something else than it should."""
 
 
@@ -28,11 +28,13 @@ class Answer:
         try:
             return json.loads(self.body)
         except ValueError:
-            raise CheckFailed(f"{self.request}: not JSON: {self.body[:200]!r}") from None
+            raise CheckFailedError(f"{self.request}: not JSON: {self.body[:200]!r}") from None
 
     def expect(self, status):
         if self.status != status:
-            raise CheckFailed(f"{self.request}: expected {status}, got {self.status}: {self.body[:300]!r}")
+            raise CheckFailedError(
+                f"{self.request}: expected {status}, got {self.status}: {self.body[:300]!r}"
+            )
         return self
 
 
@@ -42,7 +44,9 @@ class Visitor:
     def __init__(self, base_url):
         parts = urllib.parse.urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise CheckFailed(f"`{base_url}` is no address of a shop; write it like http://localhost:8000")
+            raise CheckFailedError(
+                f"`{base_url}` is no address of a shop; write it like http://localhost:8000"
+            )
         self.netloc = parts.netloc
         self.prefix = parts.path.rstrip("/")
         # Names under .localhost are this machine (RFC 6761), whatever the resolver knows about them.
@@ -70,7 +74,7 @@ class Visitor:
             answer = Answer(request, self.connection.getresponse())
         except (OSError, http.client.HTTPException) as error:
             self.connection.close()
-            raise CheckFailed(f"{request} to {self.netloc}: {type(error).__name__}: {error}") from error
+            raise CheckFailedError(f"{request} to {self.netloc}: {type(error).__name__}: {error}") from error
         self._keep_cookie(answer)
         return answer
 
@@ -86,7 +90,7 @@ class Visitor:
 def check(claim, true, seen=""):
     """Prints what holds; stops at what does not."""
     if not true:
-        raise CheckFailed(f"{claim}: not so. {seen}".rstrip())
+        raise CheckFailedError(f"{claim}: not so. {seen}".rstrip())
     print(f"ok  {claim}", flush=True)
 
 
@@ -95,7 +99,7 @@ def run(test, base_url):
     print(f"asking {base_url}", flush=True)
     try:
         test(Visitor(base_url))
-    except CheckFailed as error:
+    except CheckFailedError as error:
         print(f"FAILED  {error}", file=sys.stderr)
         return 1
     return 0
@@ -126,7 +130,11 @@ def buy_tea(visitor):
     tea = found[0]
     order = visitor.post("/api/orders", {"tea_id": tea["id"], "quantity": 2}).expect(201).json()
     total = 2 * tea["price_cents"]
-    check("two packs cost twice the price", order["total_cents"] == total, f"They cost {order['total_cents']}, not {total}.")
+    check(
+        "two packs cost twice the price",
+        order["total_cents"] == total,
+        f"They cost {order['total_cents']}, not {total}.",
+    )
     orders = visitor.get("/api/orders").expect(200).json()
     check("the order is in the list", order["id"] in [kept["id"] for kept in orders])
 

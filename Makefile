@@ -1,0 +1,49 @@
+# What a person types here. `make` alone lists it.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-rust test-teahouse test-crash bench bench-pipeline lint
+# One after the other: the targets share a build folder.
+.NOTPARALLEL:
+
+# Where cargo puts what it builds: target/, unless CARGO_TARGET_DIR says otherwise.
+BUILT := $(or $(CARGO_TARGET_DIR),target)
+# rustup puts cargo there; a non-login shell may not know.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+help: ## What can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what is missing on this machine (Debian, Ubuntu), or say what to install
+	@dev/setup
+
+demo: setup ## From a commit to production and back, with the example shop (DEMO_ARGS=--stay leaves it running)
+	@echo '== demo: build launchway, then carry examples/teahouse from a commit to production, under load'
+	cargo build --release --locked -p launchway
+	@mkdir -p target/demo
+	$(BUILT)/release/launchway demo --source examples/teahouse --summary target/demo/summary.json $(DEMO_ARGS)
+
+test: setup lint test-teahouse test-rust ## Everything: lint, the shop's own tests, all Rust tests
+
+test-rust: ## All Rust tests
+	@echo '== test-rust: the tests of every crate, with real PostgreSQL and Redis servers where they are needed'
+	cargo test --locked --workspace
+
+test-teahouse: ## Lint, unit tests and build of the example shop
+	@echo '== test-teahouse: lint, unit tests and build of examples/teahouse'
+	dev/test-teahouse
+
+test-crash: setup ## Kill the server after each event of a deploy, and see that it always ends well
+	@echo '== test-crash: a full deploy, once for each of its events, with the server killed after that event'
+	cargo test --locked -p launchway --features crash-points --test crash -- --nocapture
+
+lint: ## Formatting, clippy, and what may be in the dependency tree
+	@echo '== lint: cargo fmt, clippy, cargo-deny'
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	dev/deny
+
+bench: bench-pipeline ## All benchmarks
+
+bench-pipeline: setup ## The pipeline against a shell script doing the same (writes target/bench/pipeline.json)
+	@echo '== bench-pipeline: the pipeline against a shell script that runs the same commands'
+	bench/pipeline/run
