@@ -1,1 +1,42 @@
-//! placeholder
+//! The edge: a reverse proxy in its own process, that loses nothing when traffic moves to another slot.
+//!
+//! ```text
+//!   control thread: socket · table on disk · health     one ArcSwap<Live>: hosts, slots, routes, replicas
+//!                        │ publish                          ▲ read by every request, no lock
+//!                        ▼                                  │
+//!   worker 0..n:  listener (SO_REUSEPORT) → guard (raw bytes) → hyper → proxy → pool → replica
+//!                                                                        └→ files
+//! ```
+//!
+//! Each worker is one thread with its own runtime, listener and upstream connections; workers share the
+//! compiled table, counters that only their own worker writes, and the replicas' health.
+
+mod accept;
+mod body;
+mod client;
+mod config;
+mod control;
+mod error_page;
+mod facts;
+mod files;
+mod forward;
+mod guard;
+mod headers;
+mod health;
+mod ids;
+mod live;
+mod pick;
+mod pool;
+mod proxy;
+mod registry;
+mod replica;
+mod server;
+mod stream;
+mod strict;
+mod table;
+mod upgrade;
+mod worker;
+
+pub use client::{Client, ClientError, DrainStatus, Published};
+pub use config::{EdgeConfig, EdgeError, Limits};
+pub use server::{Edge, main};

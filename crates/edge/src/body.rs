@@ -1,0 +1,168 @@
+//! Bodies on their way: to a replica, and back to the client, frame by frame and never collected.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+
+use crate::facts::Flight;
+use crate::files::FileBody;
+use crate::guard::Busy;
+use crate::pool::Lease;
+
+pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The body of a request to a replica.
+pub enum Outgoing {
+    Empty,
+    Client(Incoming),
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Client(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Client(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Client(body) => body.size_hint(),
+        }
+    }
+}
+
+/// The body of an answer to a client, and what ends with it.
+pub struct Answer {
+    content: Content,
+    flight: Option<Flight>,
+    busy: Option<Busy>,
+    /// Ends a stream early, when its slot lost the traffic and the time is over.
+    cut: Option<Pin<Box<dyn Future<Output = ()>>>>,
+}
+
+enum Content {
+    Bytes(Full<Bytes>),
+    Upstream(Incoming, Option<Lease>),
+    File(FileBody),
+}
+
+impl Answer {
+    fn new(content: Content, flight: Option<Flight>) -> Self {
+        let mut answer = Self { content, flight, busy: None, cut: None };
+        if answer.is_end_stream() {
+            answer.finish();
+        }
+        answer
+    }
+
+    pub fn bytes(bytes: impl Into<Bytes>, flight: Option<Flight>) -> Self {
+        Self::new(Content::Bytes(Full::new(bytes.into())), flight)
+    }
+
+    pub fn upstream(body: Incoming, lease: Lease, flight: Flight) -> Self {
+        Self::new(Content::Upstream(body, Some(lease)), Some(flight))
+    }
+
+    pub fn file(body: FileBody, flight: Flight) -> Self {
+        Self::new(Content::File(body), Some(flight))
+    }
+
+    /// Keeps the connection marked as busy until the answer is over.
+    pub fn keeping(mut self, busy: Busy) -> Self {
+        self.busy = Some(busy);
+        self
+    }
+
+    /// An endless stream: counted now, and ended when `cut` resolves.
+    pub fn stream(mut self, cut: impl Future<Output = ()> + 'static) -> Self {
+        if let Some(flight) = &mut self.flight {
+            flight.count();
+            self.cut = Some(Box::pin(cut));
+        }
+        self
+    }
+
+    /// Everything was read: count it, and let the connection serve the next request.
+    fn finish(&mut self) {
+        self.cut = None;
+        if let Some(mut flight) = self.flight.take() {
+            flight.count();
+        }
+        if let Content::Upstream(_, lease) = &mut self.content
+            && let Some(lease) = lease.take()
+        {
+            lease.give_back();
+        }
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        if let Some(cut) = &mut this.cut
+            && cut.as_mut().poll(cx).is_ready()
+        {
+            // The connection to the replica is in the middle of an answer: closed, not given back.
+            (this.cut, this.flight) = (None, None);
+            this.content = Content::Bytes(Full::default());
+        }
+        let polled = match &mut this.content {
+            Content::Bytes(full) => Pin::new(full).poll_frame(cx).map_err(|never| match never {}),
+            Content::Upstream(body, _) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Content::File(file) => Poll::Ready(file.next().map(|read| read.map_err(Into::into))),
+        };
+        match &polled {
+            Poll::Pending => {}
+            Poll::Ready(Some(Err(_))) => {
+                if let Some(flight) = &mut this.flight {
+                    flight.broken();
+                }
+            }
+            // Before the last bytes go out, so that no client can ask for facts that lack its own answer.
+            Poll::Ready(None) => this.finish(),
+            Poll::Ready(Some(Ok(_))) if this.is_end_stream() => this.finish(),
+            Poll::Ready(Some(Ok(_))) => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Bytes(full) => full.is_end_stream(),
+            Content::Upstream(body, _) => body.is_end_stream(),
+            Content::File(file) => file.left() == 0,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Bytes(full) => full.size_hint(),
+            Content::Upstream(body, _) => body.size_hint(),
+            Content::File(file) => SizeHint::with_exact(file.left()),
+        }
+    }
+}

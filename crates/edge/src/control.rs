@@ -1,0 +1,184 @@
+//! The control socket: takes tables, tells the status and what a drain waits for.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use domain::route::{EdgeStatus, Table};
+use domain::slot::Endpoint;
+use domain::{Color, EnvironmentName};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
+use tokio::net::UnixListener;
+
+use crate::client::{DrainStatus, Problem, Published};
+use crate::facts::now_ms;
+use crate::live::Live;
+use crate::registry::Registry;
+use crate::table::{Refused, TableFile, check};
+use crate::worker::Shared;
+
+/// The one place where tables are taken.
+pub struct Control {
+    pub shared: Arc<Shared>,
+    pub registry: RefCell<Registry>,
+    pub file: TableFile,
+    pub listen: SocketAddr,
+}
+
+const MAX_TABLE: usize = 64 * 1024 * 1024;
+const HEAD_LIMIT: Duration = Duration::from_secs(10);
+
+/// Serves the control socket.
+pub async fn run(control: Rc<Control>, listener: UnixListener) {
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a control connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let control = control.clone();
+        tokio::task::spawn_local(async move {
+            let service = service_fn(move |request| {
+                let control = control.clone();
+                async move { Ok::<_, Infallible>(control.answer(request).await) }
+            });
+            let served = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_LIMIT)
+                .serve_connection(TokioIo::new(stream), service);
+            if let Err(error) = served.await {
+                tracing::debug!(%error, "control connection ended");
+            }
+        });
+    }
+}
+
+impl Control {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let path = request.uri().path().to_owned();
+        let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+        match (request.method(), parts.as_slice()) {
+            (&Method::PUT, ["table"]) => self.take(request.into_body()).await,
+            (&Method::GET, ["status"]) => json(StatusCode::OK, &self.status()),
+            (&Method::GET, ["drain", environment, slot]) => self.drain(environment, slot),
+            _ => problem(StatusCode::NOT_FOUND, Problem::Other("no such resource".into())),
+        }
+    }
+
+    async fn take(&self, body: Incoming) -> Response<Full<Bytes>> {
+        let body = match Limited::new(body, MAX_TABLE).collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(error) => {
+                return problem(StatusCode::BAD_REQUEST, Problem::Other(error.to_string()));
+            }
+        };
+        match serde_json::from_slice::<Table>(&body) {
+            Ok(table) => self.publish(table),
+            Err(error) => {
+                problem(StatusCode::UNPROCESSABLE_ENTITY, Problem::Other(error.to_string()))
+            }
+        }
+    }
+
+    /// Puts `table` in force. It is on disk before, so that an acknowledged epoch survives a crash.
+    fn publish(&self, table: Table) -> Response<Full<Bytes>> {
+        let before = self.shared.live.load_full();
+        let epoch = table.epoch;
+        match check(&before.table, &table) {
+            Ok(true) => {}
+            Ok(false) => return json(StatusCode::OK, &Published { epoch, changed: false }),
+            Err(Refused::Stale { offered, in_force }) => {
+                return problem(StatusCode::CONFLICT, Problem::Stale { offered, in_force });
+            }
+            Err(refused) => {
+                return problem(StatusCode::CONFLICT, Problem::Other(refused.to_string()));
+            }
+        }
+        if let Err(error) = self.file.save(&table) {
+            tracing::error!(%epoch, %error, "the table cannot be kept on disk: not taken");
+            let text = format!("keeping the table on disk: {error}; the old one stays in force");
+            return problem(StatusCode::INSUFFICIENT_STORAGE, Problem::Other(text));
+        }
+        self.put_in_force(&before.table, &table);
+        tracing::info!(%epoch, "table in force");
+        json(StatusCode::OK, &Published { epoch, changed: true })
+    }
+
+    /// Compiles `table` and lets all workers see it, at once.
+    pub fn put_in_force(&self, before: &Table, table: &Table) {
+        let mut registry = self.registry.borrow_mut();
+        let live: Arc<Live> = Arc::new(registry.compile(table));
+        self.shared.live.store(live.clone());
+        registry.switched(before, &live);
+        self.shared.recheck.notify_one();
+    }
+
+    fn status(&self) -> EdgeStatus {
+        let live = self.shared.live.load_full();
+        let registry = self.registry.borrow();
+        let mut facts: Vec<_> = registry.services().map(|s| (s.key.clone(), s.facts())).collect();
+        facts.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let ejected = live.replicas.iter().filter_map(|replica| {
+            let why = replica.fault()?;
+            Some((replica.key.clone(), Endpoint::Http(replica.address), why))
+        });
+        EdgeStatus {
+            pid: std::process::id(),
+            epoch: live.table.epoch,
+            listen: self.listen,
+            facts,
+            ejected: ejected.collect(),
+        }
+    }
+
+    fn drain(&self, environment: &str, slot: &str) -> Response<Full<Bytes>> {
+        let color = [Color::Blue, Color::Green].into_iter().find(|c| c.as_str() == slot);
+        let (Ok(environment), Some(color)) = (EnvironmentName::new(environment), color) else {
+            let text = format!("`{environment}/{slot}` names no slot");
+            return problem(StatusCode::NOT_FOUND, Problem::Other(text));
+        };
+        let live = self.shared.live.load_full();
+        let slots = live.table.environments.get(&environment).map(|e| &e.slots);
+        let release = slots.and_then(|slots| slots.get(&color)).map(|slot| &slot.release);
+        let mut status = DrainStatus::default();
+        for service in self.registry.borrow().services() {
+            let key = &service.key;
+            let other = release.is_some_and(|release| *release != key.release);
+            if key.environment != environment || key.slot != color || other {
+                continue;
+            }
+            status.in_flight += service.in_flight();
+            status.upgraded += service.upgraded();
+            let age = service.oldest_ms().map(|ms| u64::try_from(now_ms() - ms).unwrap_or(0));
+            status.oldest_ms = status.oldest_ms.max(age);
+        }
+        json(StatusCode::OK, &status)
+    }
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
+    let (status, text) = match serde_json::to_vec(value) {
+        Ok(text) => (status, text),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string().into_bytes()),
+    };
+    let mut response = Response::new(Full::new(text.into()));
+    *response.status_mut() = status;
+    response
+}
+
+fn problem(status: StatusCode, problem: Problem) -> Response<Full<Bytes>> {
+    json(status, &problem)
+}

@@ -1,0 +1,78 @@
+//! Answers that the edge makes itself: a status, a sentence and the request's id, nothing about the inside.
+
+use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use http::{HeaderValue, Response, StatusCode};
+
+use crate::body::Answer;
+use crate::facts::Flight;
+
+/// The form in which the client wants to read an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    Html,
+    Json,
+}
+
+impl Style {
+    /// HTML for who asks for it before JSON: browsers.
+    pub fn wanted(headers: &HeaderMap) -> Self {
+        let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("");
+        match (accept.find("text/html"), accept.find("json")) {
+            (Some(html), Some(json)) if html < json => Self::Html,
+            (Some(_), None) => Self::Html,
+            _ => Self::Json,
+        }
+    }
+}
+
+/// The page for `status`.
+pub fn page(
+    status: StatusCode,
+    id: &HeaderValue,
+    style: Style,
+    flight: Option<Flight>,
+) -> Response<Answer> {
+    let (code, title) = (status.as_u16(), status.canonical_reason().unwrap_or("Error"));
+    let (says, id) = (sentence(status), id.to_str().unwrap_or(""));
+    let (kind, text) = match style {
+        Style::Html => (
+            "text/html; charset=utf-8",
+            format!(
+                "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>{code} {title}</title>\n\
+                 <h1>{title}</h1>\n<p>{says}</p>\n<p>Request <code>{id}</code></p>\n</html>\n"
+            ),
+        ),
+        Style::Json => (
+            "application/json",
+            format!(
+                "{{\"status\":{code},\"error\":\"{title}\",\"message\":\"{says}\",\"request_id\":\"{id}\"}}\n"
+            ),
+        ),
+    };
+    let mut response = Response::new(Answer::bytes(text, flight));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("2"));
+    }
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    }
+    response
+}
+
+fn sentence(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        400 => "The request is not valid HTTP, or could be read in two ways.",
+        404 => "There is nothing at this address.",
+        405 => "This address cannot be used in this way.",
+        408 => "The request took too long to arrive.",
+        414 | 431 => "The request is too large.",
+        502 => "The service broke off before it answered.",
+        503 => "The service cannot be reached now. Try again in a moment.",
+        504 => "The service did not answer in time.",
+        _ => "The request cannot be answered.",
+    }
+}

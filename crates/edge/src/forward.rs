@@ -1,0 +1,162 @@
+//! Carries one request to a replica and its answer back, trying again only where that is safe.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::header::{CONTENT_TYPE, HeaderMap};
+use http::{Method, Request, Response, StatusCode, Version};
+use hyper::body::{Body, Incoming};
+use tokio::time::timeout;
+
+use crate::body::{Answer, Outgoing};
+use crate::facts::{self, Flight};
+use crate::headers;
+use crate::pick::pick;
+use crate::pool::Lease;
+use crate::replica::Replica;
+use crate::upgrade;
+use crate::worker::Worker;
+
+/// How many replicas or fresh connections one request may reach for.
+const TRIES: u32 = 2;
+
+/// Forwards `request` to one of `replicas`; the status of the error page if none answered.
+pub async fn forward(
+    worker: &Rc<Worker>,
+    replicas: &[Arc<Replica>],
+    client: &headers::Client,
+    mut request: Request<Incoming>,
+    mut flight: Flight,
+) -> Result<Response<Answer>, (Flight, StatusCode)> {
+    let leaving = leaves_http(&request);
+    let down = leaving.then(|| hyper::upgrade::on(&mut request));
+    let request = outgoing(request, client, leaving);
+    let (mut response, lease) = match send(worker, replicas, request, &flight).await {
+        Ok(answered) => answered,
+        Err(status) => return Err((flight, status)),
+    };
+    flight.answered(response.status().as_u16());
+    let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    headers::incoming(response.headers_mut(), switching);
+    if switching {
+        let Some(down) = down else { return Err((flight, StatusCode::BAD_GATEWAY)) };
+        let up = hyper::upgrade::on(&mut response);
+        upgrade::start(worker, flight, lease, down, up);
+        return Ok(response.map(|_| Answer::bytes("", None)));
+    }
+    let endless = is_event_stream(response.headers());
+    let cut = endless.then(|| {
+        let service = flight.service();
+        facts::ended(service.retired.subscribe(), worker.shared.stop.subscribe(), worker.spread())
+    });
+    Ok(response.map(|body| {
+        let answer = Answer::upstream(body, lease, flight);
+        match cut {
+            Some(cut) => answer.stream(cut),
+            None => answer,
+        }
+    }))
+}
+
+/// Whether the guard let the connection become a tunnel with this request: the two must agree.
+pub fn leaves_http(request: &Request<Incoming>) -> bool {
+    request.version() == Version::HTTP_11
+        && headers::wants_upgrade(request.headers())
+        && request.body().is_end_stream()
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    kind.is_some_and(|kind| kind.trim_start().starts_with("text/event-stream"))
+}
+
+fn outgoing(
+    request: Request<Incoming>,
+    client: &headers::Client,
+    leaving: bool,
+) -> Request<Outgoing> {
+    let (mut parts, body) = request.into_parts();
+    headers::outgoing(&mut parts.headers, client, leaving);
+    parts.version = Version::HTTP_11;
+    // A client may name the whole address; a server is asked for the path only.
+    if parts.uri.authority().is_some() {
+        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+        parts.uri = path.parse().unwrap_or_default();
+    }
+    parts.extensions.clear();
+    let body = if body.is_end_stream() { Outgoing::Empty } else { Outgoing::Client(body) };
+    Request::from_parts(parts, body)
+}
+
+/// Sends `request`. It goes out a second time only if it was never written, or if it is a GET or HEAD
+/// without a body that got no byte of an answer.
+async fn send(
+    worker: &Rc<Worker>,
+    replicas: &[Arc<Replica>],
+    mut request: Request<Outgoing>,
+    flight: &Flight,
+) -> Result<(Response<Incoming>, Lease), StatusCode> {
+    let repeatable = is_repeatable(&request);
+    let limit = worker.shared.limits.answer;
+    let mut tried = None;
+    let mut fresh = false;
+    let mut tries = 1;
+    loop {
+        let random = || worker.ids.next();
+        let Some(replica) = pick(replicas, tried, random) else {
+            return Err(StatusCode::SERVICE_UNAVAILABLE);
+        };
+        let again = || tries < TRIES && flight.service().may_retry(flight.worker());
+        let pooled = if fresh { None } else { worker.pool.take(replica, !repeatable) };
+        let mut lease = match pooled {
+            Some(lease) => lease,
+            None => match worker.pool.connect(replica).await {
+                Ok(lease) => lease,
+                Err(fault) => {
+                    replica.eject(fault);
+                    worker.shared.recheck.notify_one();
+                    if !again() {
+                        return Err(StatusCode::SERVICE_UNAVAILABLE);
+                    }
+                    (tried, tries) = (Some(replica.id), tries + 1);
+                    continue;
+                }
+            },
+        };
+        let copy = repeatable.then(|| duplicate(&request));
+        let mut error = match timeout(limit, lease.send(request)).await {
+            Err(_) => return Err(StatusCode::GATEWAY_TIMEOUT),
+            Ok(Ok(response)) => return Ok((response, lease)),
+            Ok(Err(error)) => error,
+        };
+        let back = error.take_message();
+        if back.is_some() && lease.reused() {
+            // The connection had died before anything was written: as good as not having been there.
+            request = back.ok_or(StatusCode::BAD_GATEWAY)?;
+            continue;
+        }
+        let unanswered = !error.error().is_parse();
+        let Some(next) = back.or(copy.filter(|_| unanswered)) else {
+            return Err(StatusCode::BAD_GATEWAY);
+        };
+        if !again() {
+            return Err(StatusCode::BAD_GATEWAY);
+        }
+        request = next;
+        (tried, tries, fresh) = (Some(replica.id), tries + 1, true);
+    }
+}
+
+fn is_repeatable(request: &Request<Outgoing>) -> bool {
+    let safe = matches!(*request.method(), Method::GET | Method::HEAD);
+    let upgrade = request.headers().contains_key(http::header::UPGRADE);
+    safe && !upgrade && matches!(request.body(), Outgoing::Empty)
+}
+
+fn duplicate(request: &Request<Outgoing>) -> Request<Outgoing> {
+    let mut copy = Request::new(Outgoing::Empty);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    copy
+}

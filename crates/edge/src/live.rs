@@ -1,0 +1,129 @@
+//! The table as requests use it: compiled once per epoch, shared by all workers, never changed.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+
+use arc_swap::ArcSwap;
+use domain::route::{Table, covers};
+
+use crate::facts::{Flight, Service};
+use crate::replica::Replica;
+
+/// One epoch, whole.
+#[derive(Default)]
+pub struct Live {
+    pub table: Table,
+    pub hosts: HashMap<Box<str>, Host>,
+    /// Every replica of every slot, for the health checks.
+    pub replicas: Vec<Arc<Replica>>,
+}
+
+/// What answers at one host name: `None` when the slot does not exist.
+pub struct Host {
+    pub slot: Option<Arc<Slot>>,
+    /// Whether this is a preview host, which has no slot most of the time.
+    pub preview: bool,
+}
+
+/// One slot's routes, the longest prefix first.
+pub struct Slot {
+    pub routes: Vec<Arc<Route>>,
+}
+
+pub struct Route {
+    pub prefix: String,
+    pub service: Arc<Service>,
+    pub target: Target,
+}
+
+pub enum Target {
+    Replicas(Vec<Arc<Replica>>),
+    Files {
+        /// Where this slot's files lie.
+        folder: PathBuf,
+        /// Where the other slot's files of the same service lie: an old page still asks for its assets.
+        other: Option<PathBuf>,
+    },
+}
+
+/// A request that belongs to a slot, and is marked there.
+pub struct Acquired {
+    pub flight: Flight,
+    pub route: Arc<Route>,
+}
+
+/// Why no slot gets a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotRouted {
+    UnknownHost,
+    NoPreview,
+    NotLive,
+    NoRoute,
+}
+
+impl Slot {
+    fn matching(&self, path: &str) -> Option<&Arc<Route>> {
+        self.routes.iter().find(|route| covers(&route.prefix, path))
+    }
+}
+
+impl Live {
+    fn route(&self, host: &str, path: &str) -> Result<&Arc<Route>, NotRouted> {
+        let host = self.hosts.get(host).ok_or(NotRouted::UnknownHost)?;
+        let Some(slot) = &host.slot else {
+            return Err(if host.preview { NotRouted::NoPreview } else { NotRouted::NotLive });
+        };
+        slot.matching(path).ok_or(NotRouted::NoRoute)
+    }
+}
+
+/// Finds the slot for a request and marks the request as in flight on it.
+///
+/// The mark comes first and the table is read again after it: either the publisher of a new table sees the
+/// mark, or this request sees the new table. Without the second reading a request could be routed to a slot
+/// after its drain was seen to be over.
+pub fn acquire(
+    live: &ArcSwap<Live>,
+    worker: usize,
+    host: &str,
+    path: &str,
+) -> Result<Acquired, NotRouted> {
+    loop {
+        let table = live.load();
+        let route = table.route(host, path)?;
+        let mut flight = Flight::begin(route.service.clone(), worker);
+        fence(Ordering::SeqCst);
+        if Arc::ptr_eq(&table, &live.load()) {
+            flight.routed();
+            return Ok(Acquired { flight, route: route.clone() });
+        }
+    }
+}
+
+/// The host of a `Host` header as the table spells it: without port and final dot, in lower case.
+pub fn host_name(header: &str) -> Cow<'_, str> {
+    let name = match header.rfind(']') {
+        Some(end) => &header[..=end],
+        None => header.split(':').next().unwrap_or_default(),
+    };
+    let name = name.strip_suffix('.').unwrap_or(name);
+    if name.bytes().any(|b| b.is_ascii_uppercase()) {
+        return Cow::Owned(name.to_ascii_lowercase());
+    }
+    Cow::Borrowed(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_compared_without_port_case_and_final_dot() {
+        assert_eq!(host_name("Tea.Example:8080"), "tea.example");
+        assert_eq!(host_name("tea.example."), "tea.example");
+        assert_eq!(host_name("[::1]:80"), "[::1]");
+    }
+}
