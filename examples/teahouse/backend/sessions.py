@@ -31,7 +31,7 @@ class Sessions:
             health_check_interval=30,
             max_connections=32,
             # A Redis that restarts costs a wait of at most about a second, not an error.
-            retry=Retry(ExponentialBackoff(base=0.05, cap=0.4), retries=5),
+            retry=Retry(ExponentialBackoff(base=0.05, cap=0.4), retries=4),
             retry_on_error=[RedisConnectionError, RedisTimeoutError],
         )
 
