@@ -1,12 +1,36 @@
 //! Runs. One [`Engine`] brings up slots, backing services and jobs, and says what it runs.
 //!
 //! Engines are declarative: `apply` and `remove` may be repeated at any time, `observe` is whole.
+//!
+//! ```text
+//! lib.rs       trait Engine, what all engines agree on; tests/contract.rs holds each of them to it
+//! process/     ProcessEngine: processes of this machine   start at process/mod.rs (what lies where on disk)
+//!   slots      apply, remove, down          keeper   starts, adopts and stops shims; nobody else does
+//!   observe    readiness and healing        probe    one HTTP or TCP question; owner: whose port answers
+//!   jobs exec  run once                     ports    reserved between all engines of the machine
+//!   backing    PostgreSQL, Redis            usage    CPU, memory, disk;  supervise: the edge
+//! shim/        the supervisor of one command, a process of its own (`launchway shim`)
+//! unit.rs      one supervised command on disk: the only thing that engine and shim share
+//! proc.rs      /proc; lock.rs: locks that end with their holder
+//! fake.rs      FakeEngine: the same answers without processes, for the tests of others
+//! ```
+
+pub mod fake;
+mod lock;
+mod proc;
+pub mod process;
+pub mod shim;
+mod unit;
 
 use std::net::SocketAddr;
 
 use async_trait::async_trait;
 use domain::slot::{BackingSpec, Color, JobOutcome, JobSpec, SlotSpec, Snapshot, Usage};
 use domain::{EnvironmentName, ServiceName};
+
+pub use proc::ProcessRef;
+pub use process::{ProcessConfig, ProcessEngine, ShimCommand, Unprivileged};
+pub use unit::{Phase, UnitStatus};
 
 /// Why an engine could not do it.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +40,13 @@ pub struct EngineError {
     pub doing: String,
     /// Why it failed, and what to do next where that is known.
     pub why: String,
+}
+
+impl EngineError {
+    /// What was being done to what, and why it failed.
+    pub fn new(doing: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { doing: doing.into(), why: why.into() }
+    }
 }
 
 /// Which log to read.
@@ -49,7 +80,7 @@ pub trait Engine: Send + Sync {
     /// Runs a job to its end, or answers from its record if one with this id has run already.
     async fn run(&self, job: &JobSpec) -> Result<JobOutcome, EngineError>;
 
-    /// Stops the job (SIGKILL to its whole group) and returns once nothing of it runs any more; whoever waits
+    /// Stops the job (SIGTERM, a few seconds of grace, SIGKILL to all of it) and returns once nothing of it runs any more; whoever waits
     /// in [`Engine::run`] gets its outcome. A job that has ended or never began is left as it is.
     async fn cancel(&self, environment: &EnvironmentName, job: &str) -> Result<(), EngineError>;
 

@@ -1,0 +1,67 @@
+//! Units of the app itself, which no environment owns: the edge.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+
+use domain::Digest;
+use nix::sys::signal::Signal;
+
+use super::ProcessEngine;
+use crate::EngineError;
+use crate::unit::{Backoff, LogPlan, Mode, UnitSpec, UnitStatus};
+
+impl ProcessEngine {
+    /// Makes sure that `command` runs under a shim of its own; another command replaces it.
+    pub async fn supervise(
+        &self,
+        name: &str,
+        command: Vec<OsString>,
+        env: BTreeMap<String, String>,
+        as_root: bool,
+    ) -> Result<(), EngineError> {
+        let failed = |why: String| EngineError::new(format!("starting {name}"), why);
+        let command: Vec<String> = command
+            .into_iter()
+            .map(OsString::into_string)
+            .collect::<Result<_, _>>()
+            .map_err(|text| failed(format!("{} is not UTF-8", text.to_string_lossy())))?;
+        self.config
+            .own_folder(&self.config.home(), 0o755)
+            .map_err(|error| failed(error.to_string()))?;
+        let digest = Digest::of(serde_json::json!([command, env, as_root]).to_string()).to_string();
+        let user = self.config.run_as.as_ref().filter(|_| !as_root).map(|user| user.ids());
+        let make = || UnitSpec {
+            digest: digest.clone(),
+            command,
+            folder: "/".into(),
+            env: self.config.base_env().into_iter().chain(env).collect(),
+            port: None,
+            user,
+            mode: Mode::Keep(Backoff::default()),
+            stop_signal: Signal::SIGTERM as i32,
+            grace: std::time::Duration::from_secs(30),
+            log: LogPlan::rotating(),
+        };
+        self.keeper.ensure(&self.layout.supervised(name), &digest, false, make).await
+    }
+
+    /// How it is. Starts it again if its shim was killed; `None` if it is not wanted.
+    pub async fn supervised(&self, name: &str) -> Option<UnitStatus> {
+        let unit = self.layout.supervised(name);
+        if !unit.spec_path().exists() {
+            return None;
+        }
+        self.attended_status(&unit).await
+    }
+
+    /// Its last output, oldest first.
+    pub async fn supervised_logs(&self, name: &str, lines: usize) -> Vec<String> {
+        let unit = self.layout.supervised(name);
+        super::keeper::blocking(move || super::tail::tail_with_old(&unit, lines)).await
+    }
+
+    /// Stops it and everything it started.
+    pub async fn stop_supervised(&self, name: &str) -> Result<(), EngineError> {
+        self.keeper.stop(&self.layout.supervised(name)).await
+    }
+}
