@@ -1,0 +1,328 @@
+//! What every engine promises. Each test runs against every engine; a new engine adds one line at the end.
+
+mod common;
+
+use std::time::Duration;
+
+use common::*;
+use domain::slot::{Color, Endpoint, Exit, Launch, ReplicaState};
+use engine::fake::{Behaviour, FakeEngine};
+use engine::{Engine, LogSource};
+
+/// An engine and the commands that make it show a behaviour.
+trait World {
+    fn engine(&self) -> &dyn Engine;
+    fn home(&self) -> &Home;
+    /// A command that behaves so. `environment` holds what the server of the tests is told.
+    fn command(&self, plot: Plot) -> String;
+}
+
+enum Plot {
+    Healthy,
+    Answers(&'static str, &'static str),
+    Says(&'static [&'static str], i32),
+    Runs(Duration),
+}
+
+struct Process(Home, engine::process::ProcessEngine);
+
+impl World for Process {
+    fn engine(&self) -> &dyn Engine {
+        &self.1
+    }
+
+    fn home(&self) -> &Home {
+        &self.0
+    }
+
+    fn command(&self, plot: Plot) -> String {
+        match plot {
+            Plot::Healthy => SERVE.to_owned(),
+            Plot::Answers(status, _) => format!("ANSWER={status} {SERVE}"),
+            Plot::Says(lines, code) => {
+                let says: String = lines.iter().map(|line| format!("echo '{line}'; ")).collect();
+                format!("{says}exit {code}")
+            }
+            Plot::Runs(time) => format!("sleep {}", time.as_secs_f64()),
+        }
+    }
+}
+
+struct Fake(Home, FakeEngine);
+
+impl World for Fake {
+    fn engine(&self) -> &dyn Engine {
+        &self.1
+    }
+
+    fn home(&self) -> &Home {
+        &self.0
+    }
+
+    fn command(&self, plot: Plot) -> String {
+        let (command, behaviour) = match plot {
+            Plot::Healthy => {
+                ("healthy".to_owned(), Behaviour::Works { says: vec!["serving".into()] })
+            }
+            Plot::Answers(status, answer) => {
+                (format!("answers {status}"), Behaviour::NeverReady { answer: answer.to_owned() })
+            }
+            Plot::Says(lines, code) => {
+                let says = lines.iter().map(|line| (*line).to_owned()).collect();
+                let behaviour = match code {
+                    0 => Behaviour::Works { says },
+                    code => Behaviour::Exits { exit: Exit::Code(code), says },
+                };
+                (format!("says {lines:?} {code}"), behaviour)
+            }
+            Plot::Runs(time) => (format!("runs {time:?}"), Behaviour::Slow(time)),
+        };
+        self.1.script(&command, behaviour);
+        command
+    }
+}
+
+async fn applying_twice_changes_nothing(world: &impl World) {
+    let engine = world.engine();
+    let web = service(world.home(), "web", &world.command(Plot::Healthy));
+    let spec = slot(Color::Blue, 1, vec![web]);
+    engine.apply(&spec).await.unwrap();
+    let first = until_ready(engine, Color::Blue, "web").await;
+    engine.apply(&spec).await.unwrap();
+    assert_eq!(replica(engine, Color::Blue, "web", 0).await, first);
+    assert!(engine.observe(&staging()).await.unwrap().slots[&Color::Blue].ready());
+}
+
+async fn more_replicas_do_not_disturb_those_that_run(world: &impl World) {
+    let engine = world.engine();
+    let mut web = service(world.home(), "web", &world.command(Plot::Healthy));
+    engine.apply(&slot(Color::Blue, 1, vec![web.clone()])).await.unwrap();
+    let first = until_ready(engine, Color::Blue, "web").await;
+    web.replicas = 3;
+    engine.apply(&slot(Color::Blue, 1, vec![web.clone()])).await.unwrap();
+    let all = engine.observe(&staging()).await.unwrap();
+    let replicas = &all.slots[&Color::Blue].services[&name("web")];
+    assert_eq!(replicas.len(), 3);
+    assert_eq!(replicas[0].pid, first.pid);
+    let mut endpoints: Vec<_> = replicas.iter().map(|r| format!("{:?}", r.endpoint)).collect();
+    endpoints.sort();
+    endpoints.dedup();
+    assert_eq!(endpoints.len(), 3, "each replica has an address of its own");
+    web.replicas = 1;
+    engine.apply(&slot(Color::Blue, 1, vec![web])).await.unwrap();
+    let all = engine.observe(&staging()).await.unwrap();
+    assert_eq!(all.slots[&Color::Blue].services[&name("web")].len(), 1);
+}
+
+async fn a_replica_that_ends_at_once_is_shown_with_its_output(world: &impl World) {
+    let engine = world.engine();
+    let command = world.command(Plot::Says(&["cannot find tea.toml"], 3));
+    engine
+        .apply(&slot(Color::Green, 1, vec![service(world.home(), "web", &command)]))
+        .await
+        .unwrap();
+    let exited = |s: &domain::slot::ReplicaStatus| matches!(s.state, ReplicaState::Exited { .. });
+    let status = until(engine, Color::Green, "web", exited).await;
+    let ReplicaState::Exited { exit, tail } = status.state else { unreachable!() };
+    assert_eq!(exit, Exit::Code(3));
+    assert!(tail.iter().any(|line| line == "cannot find tea.toml"), "{tail:?}");
+    assert!(!engine.observe(&staging()).await.unwrap().slots[&Color::Green].ready());
+}
+
+async fn a_replica_that_is_unhealthy_shows_what_it_answered(world: &impl World) {
+    let engine = world.engine();
+    let answers = [("500", "500 Internal Server Error"), ("302", "302 Found, to /login")];
+    for (release, (status, expected)) in answers.into_iter().enumerate() {
+        let command = world.command(Plot::Answers(status, expected));
+        let spec = slot(Color::Blue, release as u64, vec![service(world.home(), "web", &command)]);
+        engine.apply(&spec).await.unwrap();
+        let seen = |s: &domain::slot::ReplicaStatus| match &s.state {
+            ReplicaState::Starting { transcript } => {
+                assert!(transcript.iter().all(|record| !record.ok));
+                transcript.iter().any(|r| r.answer == expected && r.request.ends_with("/health"))
+            }
+            other => panic!("{other:?}"),
+        };
+        until(engine, Color::Blue, "web", seen).await;
+    }
+}
+
+async fn another_spec_replaces_what_runs(world: &impl World) {
+    let engine = world.engine();
+    let mut web = service(world.home(), "web", &world.command(Plot::Healthy));
+    engine.apply(&slot(Color::Blue, 1, vec![web.clone()])).await.unwrap();
+    let first = until_ready(engine, Color::Blue, "web").await;
+    web.env.insert("BODY".into(), "oolong".into());
+    engine.apply(&slot(Color::Blue, 1, vec![web.clone()])).await.unwrap();
+    let second = until_ready(engine, Color::Blue, "web").await;
+    assert_ne!(first.pid, second.pid);
+    engine.apply(&slot(Color::Blue, 2, vec![web])).await.unwrap();
+    let third = until_ready(engine, Color::Blue, "web").await;
+    assert_ne!(second.pid, third.pid);
+    let snapshot = engine.observe(&staging()).await.unwrap();
+    assert_eq!(snapshot.slots[&Color::Blue].release.as_str(), "r2");
+}
+
+async fn two_slots_run_side_by_side_and_one_can_be_removed(world: &impl World) {
+    let engine = world.engine();
+    let web = service(world.home(), "web", &world.command(Plot::Healthy));
+    engine.apply(&slot(Color::Blue, 1, vec![web.clone()])).await.unwrap();
+    engine.apply(&slot(Color::Green, 2, vec![web])).await.unwrap();
+    let blue = until_ready(engine, Color::Blue, "web").await;
+    let green = until_ready(engine, Color::Green, "web").await;
+    assert_ne!(blue.endpoint, green.endpoint);
+    engine.remove(&staging(), Color::Blue).await.unwrap();
+    engine.remove(&staging(), Color::Blue).await.unwrap();
+    let snapshot = engine.observe(&staging()).await.unwrap();
+    assert!(!snapshot.slots.contains_key(&Color::Blue));
+    assert_eq!(replica(engine, Color::Green, "web", 0).await, green);
+}
+
+async fn a_static_service_is_ready_without_a_process(world: &impl World) {
+    let engine = world.engine();
+    let mut front = service(world.home(), "front", "");
+    front.launch = Launch::Static("dist".into());
+    engine.apply(&slot(Color::Blue, 1, vec![front])).await.unwrap();
+    let status = replica(engine, Color::Blue, "front", 0).await;
+    assert_eq!(status.state, ReplicaState::Ready);
+    assert_eq!(status.endpoint, Endpoint::Files(world.home().artifact().join("dist")));
+    assert_eq!(status.pid, None);
+}
+
+async fn a_job_runs_once_even_if_asked_for_twice_at_the_same_time(world: &impl World) {
+    let engine = world.engine();
+    let counted = job(world.home(), "ro-1.migrate", &world.command(Plot::Says(&["migrated"], 0)));
+    let (one, two) = tokio::join!(engine.run(&counted), engine.run(&counted));
+    let (one, two) = (one.unwrap(), two.unwrap());
+    assert_eq!(one, two);
+    assert_eq!((one.exit, one.tail.as_slice()), (Exit::Code(0), &["migrated".to_owned()][..]));
+    assert!(one.started <= one.finished);
+    assert_eq!(engine.run(&counted).await.unwrap(), one);
+    let log = engine.logs(&staging(), &LogSource::Job { id: counted.id }, 10).await.unwrap();
+    assert_eq!(log, ["migrated"]);
+}
+
+async fn a_job_that_fails_says_how(world: &impl World) {
+    let engine = world.engine();
+    let command = world.command(Plot::Says(&["column tea does not exist"], 7));
+    let outcome = engine.run(&job(world.home(), "failing", &command)).await.unwrap();
+    assert_eq!(outcome.exit, Exit::Code(7));
+    assert_eq!(outcome.tail, ["column tea does not exist"]);
+}
+
+async fn a_job_is_stopped_at_its_time_limit(world: &impl World) {
+    let engine = world.engine();
+    let mut long = job(world.home(), "long", &world.command(Plot::Runs(Duration::from_secs(300))));
+    long.time_limit = Duration::from_millis(300);
+    let outcome = tokio::time::timeout(PATIENCE, engine.run(&long)).await.unwrap().unwrap();
+    assert_eq!(outcome.exit, Exit::TimedOut);
+}
+
+async fn a_job_can_be_canceled(world: &impl World) {
+    let engine = world.engine();
+    let long = job(world.home(), "canceled", &world.command(Plot::Runs(Duration::from_secs(300))));
+    engine.cancel(&staging(), "never-began").await.unwrap();
+    let stop = async {
+        let source = LogSource::Job { id: long.id.clone() };
+        while engine.logs(&staging(), &source, 1).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        engine.cancel(&staging(), &long.id).await.unwrap();
+    };
+    let both = async { tokio::join!(engine.run(&long), stop).0 };
+    let outcome = tokio::time::timeout(PATIENCE, both).await.unwrap().unwrap();
+    assert_eq!(outcome.exit, Exit::Signal(15));
+    assert_eq!(engine.run(&long).await.unwrap(), outcome, "a canceled job does not run again");
+}
+
+async fn logs_are_the_last_lines_as_they_were_written(world: &impl World) {
+    let engine = world.engine();
+    let web = service(world.home(), "web", &world.command(Plot::Healthy));
+    engine.apply(&slot(Color::Blue, 1, vec![web])).await.unwrap();
+    until_ready(engine, Color::Blue, "web").await;
+    let source = LogSource::Replica { slot: Color::Blue, service: name("web"), index: 0 };
+    assert_eq!(engine.logs(&staging(), &source, 10).await.unwrap(), ["serving"]);
+    assert!(engine.logs(&staging(), &source, 0).await.unwrap().is_empty());
+    let nobody = LogSource::Replica { slot: Color::Green, service: name("web"), index: 0 };
+    assert!(engine.logs(&staging(), &nobody, 10).await.is_err());
+}
+
+async fn a_command_runs_beside_a_replica(world: &impl World) {
+    let engine = world.engine();
+    let web = service(world.home(), "web", &world.command(Plot::Healthy));
+    engine.apply(&slot(Color::Blue, 1, vec![web])).await.unwrap();
+    let command = ["true".to_owned()];
+    let outcome = engine.exec(&staging(), Color::Blue, &name("web"), &command).await.unwrap();
+    assert_eq!((outcome.exit, outcome.output.as_str()), (Exit::Code(0), ""));
+    assert!(engine.exec(&staging(), Color::Blue, &name("ghost"), &command).await.is_err());
+    assert!(engine.exec(&staging(), Color::Green, &name("web"), &command).await.is_err());
+}
+
+async fn usage_names_every_replica_that_runs(world: &impl World) {
+    let engine = world.engine();
+    let web = service(world.home(), "web", &world.command(Plot::Healthy));
+    engine.apply(&slot(Color::Blue, 1, vec![web])).await.unwrap();
+    until_ready(engine, Color::Blue, "web").await;
+    let usage = engine.usage(&staging()).await.unwrap();
+    assert_eq!(usage.len(), 1, "{usage:?}");
+    assert_eq!((usage[0].slot, &usage[0].service), (Some(Color::Blue), &name("web")));
+    assert!(usage[0].memory > 0 && usage[0].cpu > Duration::ZERO && usage[0].disk > 0, "{usage:?}");
+}
+
+async fn after_down_nothing_is_left(world: &impl World) {
+    let engine = world.engine();
+    let web = service(world.home(), "web", &world.command(Plot::Healthy));
+    engine.apply(&slot(Color::Blue, 1, vec![web.clone()])).await.unwrap();
+    engine.apply(&slot(Color::Green, 2, vec![web])).await.unwrap();
+    engine.down(&staging(), true).await.unwrap();
+    engine.down(&staging(), true).await.unwrap();
+    let snapshot = engine.observe(&staging()).await.unwrap();
+    assert!(snapshot.slots.is_empty() && snapshot.backing.is_empty());
+    assert!(engine.usage(&staging()).await.unwrap().is_empty());
+    assert_eq!(world.home().processes(), Vec::<u32>::new());
+    assert_eq!(world.home().shims(), Vec::<u32>::new());
+}
+
+macro_rules! contract {
+    ($engine:ident, $make:expr; $($promise:ident)*) => {
+        mod $engine {
+            use super::*;
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $promise() {
+                    let world = $make;
+                    super::$promise(&world).await;
+                    world.engine().down(&staging(), true).await.unwrap();
+                }
+            )*
+        }
+    };
+}
+
+macro_rules! engines {
+    ($($engine:ident: $make:expr),* $(,)?) => {
+        $(contract! {
+            $engine, $make;
+            applying_twice_changes_nothing
+            more_replicas_do_not_disturb_those_that_run
+            a_replica_that_ends_at_once_is_shown_with_its_output
+            a_replica_that_is_unhealthy_shows_what_it_answered
+            another_spec_replaces_what_runs
+            two_slots_run_side_by_side_and_one_can_be_removed
+            a_static_service_is_ready_without_a_process
+            a_job_runs_once_even_if_asked_for_twice_at_the_same_time
+            a_job_that_fails_says_how
+            a_job_is_stopped_at_its_time_limit
+            a_job_can_be_canceled
+            logs_are_the_last_lines_as_they_were_written
+            a_command_runs_beside_a_replica
+            usage_names_every_replica_that_runs
+            after_down_nothing_is_left
+        })*
+    };
+}
+
+engines! {
+    process: { let home = Home::new(); let engine = home.engine(); Process(home, engine) },
+    fake: Fake(Home::new(), FakeEngine::new()),
+}
