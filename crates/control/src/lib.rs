@@ -1,4 +1,12 @@
 //! The loop. Takes events, asks `domain`, performs actions through the other crates.
 
+mod branches;
+pub mod clock;
+pub mod control;
+pub mod effects;
 pub mod load;
 pub mod pipeline;
+mod reconcile;
+pub mod server;
+pub mod spec;
+pub mod world;

@@ -56,6 +56,9 @@ impl App {
 
     /// What a run waits for; `None` when it has ended.
     pub fn run_hold(&self, run: &Run) -> Option<Hold> {
+        if let Some(first) = self.run_before(run).filter(|_| !run.ended()) {
+            return Some(Hold { reason: format!("{} to end", first.id), until: None });
+        }
         let reason = match run.phase {
             RunPhase::Planning => "the commit to be read".to_string(),
             RunPhase::Running => format!("stage {}", run.stage()?),

@@ -94,6 +94,14 @@ impl App {
         self.releases.values().filter(|r| r.commit.id == *commit).max_by_key(|r| number(&r.id))
     }
 
+    /// The unfinished run that goes first: commits of a branch are built in their order, so that an
+    /// older one never replaces a newer one.
+    pub fn run_before(&self, run: &Run) -> Option<&Run> {
+        let same = |r: &&Run| r.branch.is_some() && r.branch == run.branch && !r.ended();
+        let earlier = |r: &&Run| number(&r.id) < number(&run.id);
+        self.runs.values().filter(same).find(earlier)
+    }
+
     /// The rollout that is under way in `environment`.
     pub fn active(&self, environment: &EnvironmentName) -> Option<&Rollout> {
         self.rollouts.values().find(|r| r.environment == *environment && r.under_way())
@@ -178,7 +186,8 @@ impl App {
 
     /// Drops what is ended and old, so that the state stays small however long the log gets.
     fn forget_old(&mut self) {
-        let ended: Vec<RunId> = newest_last(self.runs.iter().filter(|(_, r)| r.ended() && r.cleaned));
+        let ended: Vec<RunId> =
+            newest_last(self.runs.iter().filter(|(_, r)| r.ended() && r.cleaned));
         for run in ended.iter().take(ended.len().saturating_sub(KEPT)) {
             self.runs.remove(run);
         }

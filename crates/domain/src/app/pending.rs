@@ -9,7 +9,7 @@ impl App {
     /// Every effect without a result yet, each once. After a crash these are done again.
     pub fn pending(&self) -> Vec<Action> {
         let mut actions = BTreeSet::new();
-        for run in self.runs.values() {
+        for run in self.runs.values().filter(|run| self.run_before(run).is_none()) {
             let pending = run.pending().into_iter();
             actions.extend(pending.map(|action| Action::Run { run: run.id.clone(), action }));
         }

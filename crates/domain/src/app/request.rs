@@ -6,9 +6,7 @@ use crate::pipeline::{Run, RunPhase};
 use crate::refusal::Refusal;
 use crate::release::Release;
 use crate::rollout::{End, Gates, Kind, Phase, Rollout, RolloutEvent};
-use crate::{
-    CommitId, EnvironmentName, Identity, ReleaseId, RolloutId, RunId, Timestamp,
-};
+use crate::{CommitId, EnvironmentName, Identity, ReleaseId, RolloutId, RunId, Timestamp};
 
 impl App {
     pub(super) fn request_run(
@@ -49,7 +47,8 @@ impl App {
         };
         let project = plan.project.clone();
         let follows = |e: &&Environment| {
-            (e.branch.is_some() && e.branch == run.branch) || run.deploy_to.as_ref() == Some(&e.name)
+            (e.branch.is_some() && e.branch == run.branch)
+                || run.deploy_to.as_ref() == Some(&e.name)
         };
         let targets: Vec<EnvironmentName> =
             project.environments.iter().filter(follows).map(|e| e.name.clone()).collect();

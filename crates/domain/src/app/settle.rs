@@ -106,9 +106,8 @@ impl App {
 
     /// Notes a rollout that went live, once: the way back, how long it stays warm, what comes after.
     fn record_live(&mut self, name: &EnvironmentName, now: Timestamp) -> bool {
-        let fresh = |r: &&mut Rollout| {
-            r.environment == *name && r.phase == Phase::Live && !r.recorded
-        };
+        let fresh =
+            |r: &&mut Rollout| r.environment == *name && r.phase == Phase::Live && !r.recorded;
         let (Some(rollout), Some(environment)) =
             (self.rollouts.values_mut().find(fresh), self.environments.get_mut(name))
         else {
@@ -153,9 +152,7 @@ impl App {
     /// Whether a rollout waits for its own slot to be taken away.
     pub(super) fn discards(&self, name: &EnvironmentName, slot: Color) -> bool {
         self.active(name).is_some_and(|r| {
-            r.holds_slot
-                && r.candidate == Some(slot)
-                && matches!(r.phase, Phase::Discarding { .. })
+            r.holds_slot && r.candidate == Some(slot) && matches!(r.phase, Phase::Discarding { .. })
         })
     }
 

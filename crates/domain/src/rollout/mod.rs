@@ -26,7 +26,7 @@ use crate::slot::Endpoint;
 use crate::{Color, EnvironmentName, Identity, ReleaseId, RolloutId, ServiceName, Timestamp};
 
 pub use evidence::Evidence;
-pub use gates::{Check, Gates};
+pub use gates::{Check, Gates, MIGRATE_LIMIT};
 
 /// A rollout and how far it is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -119,15 +119,28 @@ pub enum Phase {
 #[serde(rename_all = "snake_case")]
 pub enum End {
     /// Never got the traffic.
-    Failed { cause: String },
+    Failed {
+        cause: String,
+    },
     /// Had the traffic and lost it again.
-    RolledBack { cause: String },
+    RolledBack {
+        cause: String,
+    },
     /// Failed its bake with nothing to go back to: it stays live.
-    Stranded { cause: String },
-    Aborted { by: Identity },
-    Rejected { by: Identity, reason: String },
+    Stranded {
+        cause: String,
+    },
+    Aborted {
+        by: Identity,
+    },
+    Rejected {
+        by: Identity,
+        reason: String,
+    },
     Expired,
-    Superseded { by: RolloutId },
+    Superseded {
+        by: RolloutId,
+    },
 }
 
 /// A move of an environment's traffic.

@@ -74,7 +74,9 @@ impl Rollout {
             // The edge may have switched without saying so: only a newer table settles it.
             Phase::Switching => self.breach(Evidence::of(cause), now),
             Phase::Baking { .. } => self.breach(
-                Evidence::of(format!("the bake could not be judged, and that is not a pass: {cause}")),
+                Evidence::of(format!(
+                    "the bake could not be judged, and that is not a pass: {cause}"
+                )),
                 now,
             ),
             // Whatever still holds on to the old slot has had its time.

@@ -1,0 +1,74 @@
+//! Watches the branches that environments follow: a new head is a new run.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::app::{App, Event};
+use domain::{CommitId, Identity};
+
+use crate::control::Handle;
+use crate::pipeline::PlanError;
+use crate::world::World;
+
+const EVERY: Duration = Duration::from_millis(500);
+
+/// Asks for a run of every new head until it is dropped.
+pub async fn watch(world: Arc<World>, handle: Handle) {
+    let mut known: BTreeMap<String, CommitId> = BTreeMap::new();
+    let mut ticks = tokio::time::interval(EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let heads = match world.pipeline.branches().await {
+            Ok(heads) => heads,
+            Err(error) => {
+                tracing::warn!(%error, "cannot look at the branches");
+                continue;
+            }
+        };
+        for (branch, head) in heads {
+            if known.get(&branch) != Some(&head) && consider(&world, &handle, &branch, &head).await
+            {
+                known.insert(branch, head);
+            }
+        }
+    }
+}
+
+/// Asks for a run if an environment follows the branch. Says whether the head is dealt with.
+async fn consider(world: &World, handle: &Handle, branch: &str, head: &CommitId) -> bool {
+    if has_run(&handle.app(), branch, head) {
+        return true;
+    }
+    let followed = match world.pipeline.plan(head).await {
+        Ok((_, project)) => {
+            project.environments.iter().any(|e| e.branch.as_deref() == Some(branch))
+        }
+        // The run says what is wrong, if the branch was followed until now.
+        Err(PlanError::Mistakes(_)) => was_followed(&handle.app(), branch),
+        Err(PlanError::Failed(error)) => {
+            tracing::warn!(%branch, %error, "cannot read the head of a branch");
+            return false;
+        }
+    };
+    if !followed {
+        return true;
+    }
+    let Ok(by) = Identity::new(format!("(branch {branch})")) else { return true };
+    let event = Event::RunRequested {
+        commit: head.clone(),
+        branch: Some(branch.into()),
+        deploy_to: None,
+        by,
+    };
+    handle.offer(event).await.is_ok()
+}
+
+fn has_run(app: &App, branch: &str, head: &CommitId) -> bool {
+    app.runs.values().any(|run| run.commit == *head && run.branch.as_deref() == Some(branch))
+}
+
+fn was_followed(app: &App, branch: &str) -> bool {
+    app.runs.values().any(|run| run.branch.as_deref() == Some(branch))
+}

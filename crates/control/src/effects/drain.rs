@@ -1,0 +1,65 @@
+//! Waits until a slot that lost the traffic has finished what it had.
+
+use std::time::Duration;
+
+use domain::rollout::{Phase, RolloutEvent};
+use domain::route::EdgeStatus;
+use domain::{Color, EnvironmentName, ReleaseId, Timestamp};
+
+use super::{Effect, Job};
+use crate::clock;
+use crate::control::Call;
+use crate::world::World;
+
+const PAUSE: Duration = Duration::from_millis(50);
+
+pub async fn perform(job: &Job<'_>, slot: Color) -> Effect {
+    let environment = &job.rollout.environment;
+    let until = match job.rollout.phase {
+        Phase::Draining { until } => until,
+        _ => clock::wall(),
+    };
+    wait(job.world, job.call, environment, slot, until).await;
+    let state = job.call.app.environments.get(environment).and_then(|e| e.slots.get(&slot));
+    let last_request = match state {
+        Some(state) => last_request(job.world, environment, slot, &state.release).await,
+        None => None,
+    };
+    Ok(RolloutEvent::Drained { last_request })
+}
+
+/// Until nothing is in flight in the slot any more, or `until`.
+pub async fn wait(
+    world: &World,
+    call: &Call,
+    environment: &EnvironmentName,
+    slot: Color,
+    until: Timestamp,
+) {
+    while clock::wall() < until {
+        match world.edge.drain(environment, slot).await {
+            Ok(status) if status.in_flight == 0 && status.upgraded == 0 => return,
+            Ok(status) => call.note(format!(
+                "{} requests and {} upgraded connections are still on slot {slot}",
+                status.in_flight, status.upgraded
+            )),
+            Err(error) => call.note(format!("asking the edge what slot {slot} still has: {error}")),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// When the slot last got a request, as far as the edge knows.
+pub async fn last_request(
+    world: &World,
+    environment: &EnvironmentName,
+    slot: Color,
+    release: &ReleaseId,
+) -> Option<Timestamp> {
+    let status: EdgeStatus = world.edge.status().await.ok()?;
+    let of_slot = status.facts.iter().filter(|(key, _)| {
+        key.environment == *environment && key.slot == slot && key.release == *release
+    });
+    let last = of_slot.map(|(_, facts)| facts.last_request_ms).max().filter(|ms| *ms > 0);
+    last.map(Timestamp::from_millis)
+}

@@ -1,0 +1,40 @@
+//! Backing services up and ready.
+
+use std::collections::BTreeMap;
+
+use domain::rollout::{Evidence, RolloutEvent};
+use domain::slot::{BackingSpec, Snapshot};
+use engine::LogSource;
+
+use super::evidence::LINES;
+use super::{Effect, Job};
+use crate::spec;
+
+pub async fn perform(job: &Job<'_>) -> Effect {
+    let environment = &job.placed.environment.name;
+    for backing in backing_specs(job).await? {
+        job.call.note(format!("waiting for {}", backing.service));
+        if let Err(error) = job.world.engine.back(&backing).await {
+            let mut evidence = Evidence::of(error.to_string());
+            let source = LogSource::Backing { service: backing.service.clone() };
+            // A service that never started has no log.
+            if let Ok(log) = job.world.engine.logs(environment, &source, LINES).await {
+                evidence.logs.insert(backing.service.to_string(), log);
+            }
+            return Err(evidence);
+        }
+    }
+    Ok(RolloutEvent::Prepared)
+}
+
+async fn backing_specs(job: &Job<'_>) -> Result<Vec<BackingSpec>, Evidence> {
+    let mut load = BTreeMap::new();
+    for (service, path) in &job.placed.environment.load {
+        let file = job.world.pipeline.file(&job.placed.release.commit.id, path).await;
+        load.insert(service.clone(), file.map_err(|error| Evidence::of(error.to_string()))?);
+    }
+    // Backing services start in any order: they do not know each other's addresses.
+    let variables = job.placed.variables(&Snapshot::default());
+    spec::backing_specs(job.placed.project, &job.placed.environment.name, &variables, &load)
+        .map_err(|error| Evidence::of(error.to_string()))
+}

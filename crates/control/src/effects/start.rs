@@ -1,0 +1,70 @@
+//! Replicas up, and every one of them ready.
+
+use std::time::{Duration, Instant};
+
+use domain::Color;
+use domain::rollout::{Evidence, RolloutEvent};
+use domain::slot::{ReplicaState, SlotSpec, SlotStatus};
+
+use super::{Effect, Job, evidence};
+use crate::world::endpoints;
+
+const PAUSE: Duration = Duration::from_millis(50);
+
+pub async fn perform(job: &Job<'_>, slot: Color) -> Effect {
+    let engine = &job.world.engine;
+    let environment = &job.rollout.environment;
+    let failed = |error: engine::EngineError| Evidence::of(error.to_string());
+    let spec = slot_spec(job, slot).await?;
+    engine.apply(&spec).await.map_err(failed)?;
+    let began = Instant::now();
+    loop {
+        let snapshot = engine.observe(environment).await.map_err(failed)?;
+        let status = snapshot.slots.get(&slot).cloned();
+        job.world.saw(environment, snapshot);
+        let Some(status) = status else {
+            return Err(Evidence::of(format!(
+                "slot {slot} of {environment} vanished while it started"
+            )));
+        };
+        if status.ready() && status.release == spec.release {
+            return Ok(RolloutEvent::Started { endpoints: endpoints(&status) });
+        }
+        if ended(&status) {
+            return Err(evidence::of_slot(job, &status, "it ended before it was ready").await);
+        }
+        if began.elapsed() > job.rollout.gates.start_limit {
+            let limit = domain::units::Span(job.rollout.gates.start_limit);
+            let why = format!("slot {slot} was not ready within {limit}");
+            return Err(evidence::of_slot(job, &status, &why).await);
+        }
+        job.call.note(waiting_for(&status));
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// What the engine is asked to run in the slot.
+pub async fn slot_spec(job: &Job<'_>, slot: Color) -> Result<SlotSpec, Evidence> {
+    let snapshot = job.world.engine.observe(&job.rollout.environment).await;
+    let snapshot = snapshot.map_err(|error| Evidence::of(error.to_string()))?;
+    job.placed.slot_spec(slot, &snapshot).map_err(|error| Evidence::of(error.to_string()))
+}
+
+/// A process that ended while it started is not waited for: what it said is known already.
+fn ended(status: &SlotStatus) -> bool {
+    let mut replicas = status.services.values().flatten();
+    replicas.any(|r| r.restarts > 0 || matches!(r.state, ReplicaState::Exited { .. }))
+}
+
+fn waiting_for(status: &SlotStatus) -> String {
+    let mut replicas = status.services.iter().flat_map(|(s, all)| all.iter().map(move |r| (s, r)));
+    let unready = replicas.find(|(_, replica)| replica.state != ReplicaState::Ready);
+    let Some((service, replica)) = unready else { return "all replicas are ready".into() };
+    match &replica.state {
+        ReplicaState::Starting { transcript } | ReplicaState::Unready { transcript } => {
+            let answer = transcript.last().map_or("not probed yet", |probe| &probe.answer);
+            format!("{service} {}: {answer}", replica.index)
+        }
+        _ => format!("{service} {}", replica.index),
+    }
+}

@@ -1,0 +1,220 @@
+//! A whole server, assembled: state folder, engine, edge, pipeline, loop and watchers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use domain::RunId;
+use domain::app::{App, Event};
+use domain::{CommitId, EnvironmentName, Identity};
+use engine::process::{ProcessConfig, ProcessEngine, ShimCommand, Unprivileged};
+use store::{Lock, Store};
+use tokio_util::sync::CancellationToken;
+
+use crate::control::{Control, Declined, Handle, OpenError};
+use crate::effects::Performer;
+use crate::pipeline::{Pipeline, PipelineConfig, PipelineError, RunAs};
+use crate::world::World;
+use crate::{branches, reconcile};
+
+/// The name under which the engine supervises the edge.
+pub const EDGE: &str = "edge";
+
+/// How to build a [`Server`].
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// Everything a server remembers.
+    pub state: PathBuf,
+    /// The project's folder, in its git repository.
+    pub project: PathBuf,
+    /// This program: it becomes `shim` and `edge` too.
+    pub program: PathBuf,
+    /// Where the edge carries traffic; port 0 takes a free one, once.
+    pub listen: SocketAddr,
+}
+
+/// A server that has not begun yet.
+pub struct Server {
+    pub handle: Handle,
+    pub world: Arc<World>,
+    engine: Arc<ProcessEngine>,
+    config: ServerConfig,
+    control: Control<Performer>,
+    lock: Lock,
+}
+
+/// Why a server cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error("preparing {path}: {source}")]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error(
+        "{user} may not enter {folder}, and servers never run as root; choose another state folder \
+         with --state or LAUNCHWAY_STATE, for example /var/lib/launchway"
+    )]
+    Barred { user: String, folder: PathBuf },
+    #[error("the edge cannot listen on {address}: {source}; choose another address with --listen")]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error(transparent)]
+    Store(#[from] store::StoreError),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Engine(#[from] engine::EngineError),
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+    #[error(transparent)]
+    Declined(#[from] Declined),
+}
+
+impl Server {
+    /// Takes the state folder, folds the log and gets the hands ready. Nothing is started yet.
+    pub async fn open(config: ServerConfig) -> Result<Self, ServerError> {
+        make_folder(&config.state)?;
+        let lock = Lock::take(&config.state)?;
+        let run_as = Unprivileged::detect()?;
+        if let Some(user) = &run_as
+            && let Some(folder) = user.barred_from(&config.state)
+        {
+            return Err(ServerError::Barred { user: user.name.clone(), folder });
+        }
+        let shim = ShimCommand { program: config.program.clone(), args: vec!["shim".into()] };
+        let engine_config =
+            ProcessConfig { state: config.state.clone(), shim, run_as: run_as.clone() };
+        let engine = Arc::new(ProcessEngine::new(engine_config));
+        let pipeline = Pipeline::new(PipelineConfig {
+            state: config.state.clone(),
+            repository: config.project.clone(),
+            engine: engine.clone(),
+            run_as: run_as.map(|user| RunAs { uid: user.uid, gid: user.gid }),
+            environment: std::env::vars().collect(),
+        })?;
+        let listen = settle_address(&config)?;
+        let edge = edge::Client::new(edge_folder(&config.state).join("control.sock"));
+        let world = Arc::new(World::new(engine.clone(), edge, pipeline, listen));
+        let store = Store::open(&config.state).await?;
+        let performer = Arc::new(Performer::new(world.clone()));
+        let (control, handle) = Control::open(store, performer).await?;
+        Ok(Self { handle, world, engine, config, control, lock })
+    }
+
+    /// Runs until `stop`. Edge, replicas and backing services go on without it.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), ServerError> {
+        self.start_edge().await?;
+        self.world.pipeline.sweep(&under_way(&self.handle.app())).await?;
+        let watchers = [
+            tokio::spawn(branches::watch(self.world.clone(), self.handle.clone())),
+            tokio::spawn(reconcile::reconcile(self.world.clone(), self.handle.clone())),
+            tokio::spawn(keep_edge(self.engine.clone())),
+        ];
+        let ended = self.control.run(stop).await;
+        watchers.iter().for_each(tokio::task::JoinHandle::abort);
+        drop(self.lock);
+        Ok(ended?)
+    }
+
+    /// The build pipeline alone: one run of `commit` to its end, without edge, branches or rollouts.
+    pub async fn run_once(
+        self,
+        commit: CommitId,
+        by: Identity,
+        progress: impl FnOnce(Handle, RunId) + Send,
+    ) -> Result<Arc<App>, ServerError> {
+        let stop = CancellationToken::new();
+        let id = self.handle.app().next_run_id();
+        let mut states = self.handle.watch();
+        let handle = self.handle.clone();
+        let control = tokio::spawn(self.control.only_runs().run(stop.clone()));
+        let event = Event::RunRequested { commit, branch: None, deploy_to: None, by };
+        handle.offer(event).await?;
+        progress(handle, id.clone());
+        let ended = |app: &Arc<App>| app.runs.get(&id).is_none_or(|run| run.ended() && run.cleaned);
+        let last = states.wait_for(ended).await.map(|app| app.clone());
+        stop.cancel();
+        match control.await {
+            Ok(ended) => ended?,
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        }
+        last.map_err(|_| Declined::Stopping.into())
+    }
+
+    async fn start_edge(&self) -> Result<(), ServerError> {
+        let folder = edge_folder(&self.config.state);
+        make_folder(&folder)?;
+        let command: Vec<OsString> = vec![
+            self.config.program.clone().into(),
+            "edge".into(),
+            "--listen".into(),
+            self.world.listen.to_string().into(),
+            "--folder".into(),
+            folder.into(),
+        ];
+        Ok(self.engine.supervise(EDGE, command, BTreeMap::new(), true).await?)
+    }
+}
+
+/// Stops the edge for good: the last thing of `launchway down`.
+pub async fn stop_edge(engine: &ProcessEngine) -> Result<(), engine::EngineError> {
+    engine.stop_supervised(EDGE).await
+}
+
+/// Where the edge keeps its table and its control socket.
+pub fn edge_folder(state: &Path) -> PathBuf {
+    state.join("edge")
+}
+
+/// Asking after the edge brings back its shim, should somebody have killed that.
+async fn keep_edge(engine: Arc<ProcessEngine>) {
+    let mut ticks = tokio::time::interval(std::time::Duration::from_secs(1));
+    loop {
+        ticks.tick().await;
+        engine.supervised(EDGE).await;
+    }
+}
+
+/// Scopes of the pipeline whose checkouts and throwaway environments are still in use.
+fn under_way(app: &App) -> BTreeSet<String> {
+    let runs = app.runs.values().filter(|run| !run.ended()).map(|run| run.id.to_string());
+    let checks = app.rollouts.values().filter(|rollout| rollout.under_way()).flat_map(|rollout| {
+        (0..rollout.gates.checks.len()).map(move |index| format!("{}-{index}", rollout.id))
+    });
+    runs.chain(checks).collect()
+}
+
+fn make_folder(path: &Path) -> Result<(), ServerError> {
+    std::fs::create_dir_all(path).map_err(|source| ServerError::Io { path: path.into(), source })
+}
+
+/// The address the edge always had; or the wished one, with a free port in the place of 0.
+fn settle_address(config: &ServerConfig) -> Result<SocketAddr, ServerError> {
+    let folder = edge_folder(&config.state);
+    make_folder(&folder)?;
+    let path = folder.join("listen");
+    let known = std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
+    let address = match known {
+        Some(known) if fits(config.listen, known) => return Ok(known),
+        _ => config.listen,
+    };
+    let failed = |source| ServerError::Listen { address, source };
+    let free = TcpListener::bind(address).and_then(|l| l.local_addr()).map_err(failed)?;
+    let written = std::fs::write(&path, free.to_string());
+    written.map_err(|source| ServerError::Io { path, source })?;
+    Ok(free)
+}
+
+fn fits(wished: SocketAddr, known: SocketAddr) -> bool {
+    wished.ip() == known.ip() && (wished.port() == 0 || wished.port() == known.port())
+}
+
+/// The environments the newest project knows, whether anything was deployed there or not.
+pub fn known_environments(app: &App) -> Vec<EnvironmentName> {
+    let newest = app.projects.iter().max_by_key(|(id, _)| domain::app::number(*id));
+    let of_project = newest.iter().flat_map(|(_, p)| p.environments.iter().map(|e| e.name.clone()));
+    let mut names: Vec<_> = of_project.collect();
+    names.extend(
+        app.environments.keys().filter(|name| !names.contains(name)).cloned().collect::<Vec<_>>(),
+    );
+    names
+}

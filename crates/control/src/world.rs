@@ -1,0 +1,113 @@
+//! What effects act on: the engine, the edge, the pipeline, and what is known of each environment.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use domain::app::App;
+use domain::config::{Environment, Project};
+use domain::release::Release;
+use domain::slot::{SlotSpec, Snapshot};
+use domain::{Color, EnvironmentName, ReleaseId, ServiceName};
+use engine::Engine;
+
+use crate::pipeline::Pipeline;
+use crate::spec::{self, SlotRequest, SpecError, Variables};
+
+/// The hands of the loop.
+pub struct World {
+    pub engine: Arc<dyn Engine>,
+    pub edge: edge::Client,
+    pub pipeline: Pipeline,
+    /// Where the edge carries traffic.
+    pub listen: SocketAddr,
+    seen: Mutex<BTreeMap<EnvironmentName, Snapshot>>,
+}
+
+/// A release with all that is needed to run it in one environment.
+pub struct Placed<'a> {
+    pub release: &'a Release,
+    pub project: &'a Project,
+    pub environment: &'a Environment,
+}
+
+/// Why a release cannot be placed in an environment.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    #[error("release {0} is not known any more; build its commit again")]
+    Forgotten(ReleaseId),
+    #[error("release {0} knows no environment {1}")]
+    NoEnvironment(ReleaseId, EnvironmentName),
+}
+
+impl<'a> Placed<'a> {
+    /// `release` in `environment`.
+    pub fn of(
+        app: &'a App,
+        environment: &EnvironmentName,
+        release: &ReleaseId,
+    ) -> Result<Self, PlaceError> {
+        let forgotten = || PlaceError::Forgotten(release.clone());
+        let project = app.projects.get(release).ok_or_else(forgotten)?;
+        let release = app.releases.get(release).ok_or_else(forgotten)?;
+        let found = project.environment(environment);
+        let environment = found
+            .ok_or_else(|| PlaceError::NoEnvironment(release.id.clone(), environment.clone()))?;
+        Ok(Self { release, project, environment })
+    }
+
+    /// Variables for interpolation, with the addresses of backing services that answer.
+    pub fn variables(&self, snapshot: &Snapshot) -> Variables {
+        let mut variables = Variables::of(&self.environment.name, &self.environment.variables);
+        for (service, status) in &snapshot.backing {
+            variables.answers_at(service, status.address);
+        }
+        variables
+    }
+
+    /// What the engine is asked to run in `slot`.
+    pub fn slot_spec(&self, slot: Color, snapshot: &Snapshot) -> Result<SlotSpec, SpecError> {
+        let request = SlotRequest {
+            environment: &self.environment.name,
+            slot,
+            release: &self.release.id,
+            commit: &self.release.commit.id,
+            artifacts: &self.release.artifacts,
+            replicas: &self.environment.replicas,
+        };
+        spec::slot_spec(self.project, request, &self.variables(snapshot))
+    }
+}
+
+impl World {
+    /// Hands that have seen nothing yet.
+    pub fn new(
+        engine: Arc<dyn Engine>,
+        edge: edge::Client,
+        pipeline: Pipeline,
+        listen: SocketAddr,
+    ) -> Self {
+        Self { engine, edge, pipeline, listen, seen: Mutex::default() }
+    }
+
+    /// Notes what was last seen of an environment.
+    pub fn saw(&self, environment: &EnvironmentName, snapshot: Snapshot) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.insert(environment.clone(), snapshot);
+    }
+
+    /// What was last seen of every environment.
+    pub fn seen(&self) -> BTreeMap<EnvironmentName, Snapshot> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// The endpoints of every service in a slot, for the routing table.
+pub fn endpoints(
+    status: &domain::slot::SlotStatus,
+) -> BTreeMap<ServiceName, Vec<domain::slot::Endpoint>> {
+    let of_service = |replicas: &Vec<domain::slot::ReplicaStatus>| {
+        replicas.iter().map(|replica| replica.endpoint.clone()).collect()
+    };
+    status.services.iter().map(|(name, all)| (name.clone(), of_service(all))).collect()
+}
