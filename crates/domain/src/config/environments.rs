@@ -51,6 +51,7 @@ pub(super) fn environments(
     for (key, environment) in map.value.iter() {
         read.extend(self::environment(key, environment, around, found));
     }
+    values(&read, around, found);
     hosts(&map.value, &read, &mut found.launchway);
     afters(&map.value, &mut found.launchway);
     in_order(read)
@@ -95,7 +96,6 @@ fn environment(
         name,
     };
     given(file, around, &mut found.launchway);
-    values(&environment, around, found);
     Some(environment)
 }
 
@@ -145,11 +145,12 @@ fn performance(
     mistakes: &mut Mistakes<'_>,
 ) -> Option<Performance> {
     let test = &file.value;
-    if test.p95.is_none() && test.p99.is_none() && test.versus.is_none() {
+    let unread = mistakes.has_within(file.extent);
+    if test.p95.is_none() && test.p99.is_none() && test.versus.is_none() && !unread {
         let message = "`performance` has no threshold for the time of an answer";
         mistakes.add(file.title, message, "add `p95: 250ms`, `p99: 500ms` or `versus: live`");
     }
-    if let (Some(slower), None) = (&test.slower, &test.versus) {
+    if let (Some(slower), None, false) = (&test.slower, &test.versus, unread) {
         let message = "`slower` compares with the live release, and nothing asks for that";
         mistakes.add(slower.title, message, "add `versus: live`, or remove `slower`");
     }
@@ -317,41 +318,47 @@ fn given(file: &file::Environment, around: &Around<'_>, mistakes: &mut Mistakes<
     }
 }
 
-/// Every variable of the Compose file has a value in this environment, or a default.
-fn values(environment: &Environment, around: &Around<'_>, found: &mut Findings<'_>) {
-    let lookup = |name: &str| {
-        let address = |service: &ServiceName| {
-            name == host_variable(service) || name == port_variable(service)
-        };
-        let given = around.services.keys().any(address).then(|| "0".to_owned());
-        environment.variables.get(name).cloned().or(given)
-    };
-    for (_, service) in around.compose.iter() {
-        for (_, value) in service.environment.iter().flat_map(|variables| &variables.0) {
-            let Ok(template) = Template::parse(&value.value) else { continue };
-            let mut blank = Vec::new();
-            let resolved = template.resolve(&lookup, &mut |name| blank.push(name.to_owned()));
-            for name in blank {
-                let note = format!(
-                    "`{name}` has no value in `{}` and becomes empty text",
-                    environment.name
-                );
-                found.note_compose(value.extent, note);
-            }
-            if let Err(InterpolationError::Required { name, message }) = resolved {
-                found.compose.add(
-                    value.extent,
-                    format!(
-                        "`{name}` has no value in the environment `{}`: {message}",
-                        environment.name
-                    ),
-                    format!(
-                        "add `variables: {{ {name}: ... }}` to the environment in launchway.yaml"
-                    ),
-                );
+/// Every variable of the Compose file has a value in every environment, or a default.
+fn values(environments: &[Environment], around: &Around<'_>, found: &mut Findings<'_>) {
+    let variables = around.compose.iter().flat_map(|(_, service)| &service.environment);
+    for (_, value) in variables.flat_map(|variables| &variables.0) {
+        let Ok(template) = Template::parse(&value.value) else { continue };
+        let mut blank: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+        let mut required: BTreeMap<(String, String), Vec<&str>> = BTreeMap::new();
+        for environment in environments {
+            let name = environment.name.as_str();
+            let lookup = |variable: &str| value_of(variable, environment, around);
+            let mut unset = |variable: &str| blank.entry(variable.into()).or_default().push(name);
+            if let Err(InterpolationError::Required { name: variable, message }) =
+                template.resolve(&lookup, &mut unset)
+            {
+                required.entry((variable, message)).or_default().push(name);
             }
         }
+        for (name, missing) in blank {
+            let extent = found.compose.within(value.extent, &format!("${{{name}"));
+            let note =
+                format!("`{name}` has no value in {} and becomes empty text", listed(missing));
+            found.note_compose(extent, note);
+        }
+        for ((name, message), missing) in required {
+            let extent = found.compose.within(value.extent, &format!("${{{name}"));
+            found.compose.add(
+                extent,
+                format!("`{name}` has no value in {}: {message}", listed(missing)),
+                format!("add `variables: {{ {name}: ... }}` to the environment in launchway.yaml"),
+            );
+        }
     }
+}
+
+/// The value of a variable; for the address of a service, which is not known yet, anything.
+fn value_of(variable: &str, environment: &Environment, around: &Around<'_>) -> Option<String> {
+    let address = |service: &ServiceName| {
+        variable == host_variable(service) || variable == port_variable(service)
+    };
+    let given = around.services.keys().any(address).then(|| "0".to_owned());
+    environment.variables.get(variable).cloned().or(given)
 }
 
 /// Every host, preview hosts included, belongs to one environment.

@@ -17,7 +17,7 @@ mapping! {
         /// Name of the app; part of its host names.
         "app" app: Need<At<AppName>>,
         /// What Compose cannot say about the services that are built here.
-        "services" services: Option<Map<Service>>,
+        "services" services: Option<Need<Map<Service>>>,
         /// Path prefix to the service that answers it. The longest matching prefix wins.
         "routes" routes: Need<At<Map<At<String>>>>,
         /// The build pipeline.
@@ -39,7 +39,7 @@ mapping! {
         /// Run once per release, before the switch.
         "migrate" migrate: Option<At<String>>,
         /// How to build and run it without containers.
-        "native" native: Option<At<Native>>,
+        "native" native: Option<Need<At<Native>>>,
         /// How many run side by side; by default what Compose says in `deploy.replicas`, or 1.
         "replicas" replicas: Option<At<u32>>,
     }

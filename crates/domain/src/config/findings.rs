@@ -86,10 +86,14 @@ impl<'a> Findings<'a> {
     }
 
     /// The project, if there was no mistake.
-    pub fn finish(self, project: Option<Project>) -> Result<Reading, Vec<Mistake>> {
+    pub fn finish(mut self, project: Option<Project>) -> Result<Reading, Vec<Mistake>> {
         let clean = self.launchway.is_empty() && self.compose.is_empty();
         match project {
-            Some(project) if clean => Ok(Reading { project, notes: self.notes, files: self.files }),
+            Some(project) if clean => {
+                let place = |note: &Note| (note.path.clone(), note.line, note.column);
+                self.notes.sort_by_key(place);
+                Ok(Reading { project, notes: self.notes, files: self.files })
+            }
             _ => Err([self.launchway.finish(), self.compose.finish()].concat()),
         }
     }

@@ -80,7 +80,19 @@ impl<'a> Mistakes<'a> {
         }
     }
 
-    /// Whether something from `start` on, up to `end`, is a mistake already.
+    /// The part of `extent` that says `needle`, or all of it.
+    pub fn within(&self, extent: Extent, needle: &str) -> Extent {
+        let text = self.source.text.get(extent.start..extent.end).unwrap_or("");
+        match text.find(needle) {
+            Some(at) => {
+                let start = extent.start + at;
+                Extent { start, end: start + needle.len() }
+            }
+            None => extent,
+        }
+    }
+
+    /// Whether something in `extent` is a mistake already.
     pub fn has_within(&self, extent: Extent) -> bool {
         self.found.iter().any(|mistake| (extent.start..extent.end).contains(&mistake.offset))
     }
@@ -126,15 +138,21 @@ pub(super) fn did_you_mean<'k>(
     known: impl IntoIterator<Item = &'k str>,
     otherwise: impl FnOnce() -> String,
 ) -> String {
-    let near = known
-        .into_iter()
-        .map(|name| (strsim::damerau_levenshtein(&text.to_lowercase(), &name.to_lowercase()), name))
-        .filter(|(distance, name)| *distance <= 1 + name.len() / 4)
-        .min();
-    match near {
-        Some((_, name)) => format!("did you mean `{name}`?"),
+    match nearest(text, known) {
+        Some(name) => format!("did you mean `{name}`?"),
         None => otherwise(),
     }
+}
+
+/// The known name that `text` was probably meant to be.
+pub(super) fn nearest<'k>(text: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    let text = text.to_lowercase();
+    let near = |name: &'k str| {
+        let distance = strsim::damerau_levenshtein(&text, &name.to_lowercase());
+        let begins = name.len() >= 3 && text.starts_with(name);
+        (distance <= 1 + name.len() / 4 || begins).then_some((distance, name))
+    };
+    known.into_iter().filter_map(near).min().map(|(_, name)| name)
 }
 
 /// `` `a`, `b` and `c` ``, for messages.

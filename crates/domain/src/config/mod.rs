@@ -66,6 +66,14 @@ fn document<T: FromNode>(
         mistakes.add(Extent::default(), "the file is empty", start);
         return None;
     }
+    if !matches!(root.value, yaml::Value::Map(_)) {
+        mistakes.add(
+            root.extent,
+            format!("the file must be a mapping, it is {}", root.describe()),
+            start,
+        );
+        return None;
+    }
     T::read(&root, mistakes)
 }
 

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::mistake::{Extent, Mistakes, did_you_mean, listed};
+use super::mistake::{Extent, Mistakes, did_you_mean, listed, nearest};
 use super::yaml::{Key, Kind, Node, Value};
 use crate::id::NameError;
 use crate::units::{Factor, Percent, Rate, Span, UnitError};
@@ -346,54 +346,73 @@ pub(super) fn wrong_word(node: &Node, words: &[&str], mistakes: &mut Mistakes<'_
 
 /// The keys of a mapping while they are being read.
 pub(super) struct Keys<'n> {
-    node: &'n Node,
-    entries: &'n [(Key, Node)],
-    what: &'static str,
+    pub node: &'n Node,
+    pub entries: &'n [(Key, Node)],
+    pub what: &'static str,
+    pub known: &'static [&'static str],
+    /// Known and not supported, with the way out.
+    pub refused: &'static [(&'static str, &'static str)],
 }
 
-impl<'n> Keys<'n> {
-    pub fn of(node: &'n Node, what: &'static str, mistakes: &mut Mistakes<'_>) -> Option<Self> {
-        match &node.value {
-            Value::Map(entries) => Some(Self { node, entries, what }),
-            Value::Null => {
-                let help = "write its keys below it, `{}` for the defaults, or remove it";
-                wrong(node, mistakes, "a mapping", help);
-                None
-            }
-            _ => {
-                wrong(node, mistakes, "a mapping", "write `key: value` in the lines below it");
-                None
-            }
-        }
-    }
+/// The entries of a node that must be a mapping with fixed keys.
+pub(super) fn entries<'n>(
+    node: &'n Node,
+    mistakes: &mut Mistakes<'_>,
+) -> Option<&'n [(Key, Node)]> {
+    let help = match &node.value {
+        Value::Map(entries) => return Some(entries),
+        Value::Null => "write its keys below it, `{}` for the defaults, or remove it",
+        _ => "write `key: value` in the lines below it",
+    };
+    wrong(node, mistakes, "a mapping", help);
+    None
+}
 
+impl Keys<'_> {
     pub fn field<T: FromNode>(&self, name: &str, mistakes: &mut Mistakes<'_>) -> Option<T> {
         if let Some((_, node)) = self.entries.iter().find(|(key, _)| key.text == name) {
             return T::read(node, mistakes);
         }
         T::absent(&mut || {
+            if self.instead_of(name) {
+                return;
+            }
             let message = format!("{} needs `{name}`, which is missing", self.what);
             mistakes.add(self.node.title(), message, format!("add `{name}: ...` to it"));
         })
     }
 
     /// Notes the keys that nobody asked for.
-    pub fn finish(self, known: &[&str], refused: &[(&str, &str)], mistakes: &mut Mistakes<'_>) {
+    pub fn finish(self, mistakes: &mut Mistakes<'_>) {
         for (key, _) in self.entries {
             let name = key.text.as_str();
-            if known.contains(&name) || (known.contains(&"x-") && name.starts_with("x-")) {
+            if self.is_known(name) {
                 continue;
             }
-            if let Some((_, way_out)) = refused.iter().find(|(other, _)| *other == name) {
+            if let Some((_, way_out)) = self.refused.iter().find(|(other, _)| *other == name) {
                 let message = format!("`{name}` is not supported yet by this version");
                 mistakes.add(key.extent, message, *way_out);
                 continue;
             }
-            let known = || known.iter().copied().filter(|name| *name != "x-");
+            let known = || self.known.iter().copied().filter(|name| *name != "x-");
             let all = || format!("its keys are {}", listed(known()));
             let help = did_you_mean(name, known(), all);
             mistakes.add(key.extent, format!("{} has no key `{name}`", self.what), help);
         }
+    }
+
+    fn is_known(&self, name: &str) -> bool {
+        self.known.contains(&name) || (self.known.contains(&"x-") && name.starts_with("x-"))
+    }
+
+    /// Whether a key that is a mistake of its own was probably meant to be `name`: one mistake is enough.
+    fn instead_of(&self, name: &str) -> bool {
+        self.entries.iter().map(|(key, _)| key.text.as_str()).filter(|key| !self.is_known(key)).any(
+            |key| {
+                self.refused.iter().any(|(refused, _)| *refused == key)
+                    || nearest(key, self.known.iter().copied()) == Some(name)
+            },
+        )
     }
 }
 
@@ -448,9 +467,15 @@ macro_rules! read_mapping {
                 node: &$crate::config::yaml::Node,
                 mistakes: &mut $crate::config::mistake::Mistakes<'_>,
             ) -> Option<Self> {
-                let keys = $crate::config::reader::Keys::of(node, $what, mistakes)?;
+                let keys = $crate::config::reader::Keys {
+                    node,
+                    entries: $crate::config::reader::entries(node, mistakes)?,
+                    what: $what,
+                    known: &[$($key,)* $($($allowed,)*)?],
+                    refused: &[$($(($refused, $way_out),)*)?],
+                };
                 $( let $field = keys.field::<$type>($key, mistakes); )*
-                keys.finish(&[$($key,)* $($($allowed,)*)?], &[$($(($refused, $way_out),)*)?], mistakes);
+                keys.finish(mistakes);
                 Some(Self { $( $field: $field?, )* })
             }
         }

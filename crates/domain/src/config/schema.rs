@@ -41,3 +41,64 @@ impl Transform for NoNull {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use serde_json::{Map, Value};
+
+    use super::super::mistake::{Mistakes, Source};
+    use super::super::yaml::{self, Kind, Node};
+
+    fn fixtures(kind: &str) -> Vec<PathBuf> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config").join(kind);
+        let entries = std::fs::read_dir(folder).expect("the fixtures are there");
+        entries.map(|entry| entry.expect("readable").path()).collect()
+    }
+
+    fn json(node: &Node) -> Value {
+        match &node.value {
+            yaml::Value::Null => Value::Null,
+            yaml::Value::Scalar { text, kind: Kind::Text } => text.as_str().into(),
+            yaml::Value::Scalar { text, .. } => {
+                serde_json::from_str(text).expect("JSON has it too")
+            }
+            yaml::Value::List(items) => items.iter().map(json).collect(),
+            yaml::Value::Map(entries) => {
+                let entry = |(key, node): &(yaml::Key, Node)| (key.text.clone(), json(node));
+                Value::Object(entries.iter().map(entry).collect::<Map<_, _>>())
+            }
+        }
+    }
+
+    fn document(folder: &Path) -> Value {
+        let text = std::fs::read_to_string(folder.join("launchway.yaml")).expect("readable");
+        let source = Source { path: "launchway.yaml", text: &text };
+        json(&yaml::parse(source, &mut Mistakes::new(source)).expect("YAML"))
+    }
+
+    #[test]
+    fn the_schema_accepts_what_the_reader_accepts() {
+        let schema = jsonschema::validator_for(&super::schema()).expect("a schema");
+        for folder in fixtures("accepted") {
+            let errors: Vec<String> =
+                schema.iter_errors(&document(&folder)).map(|error| error.to_string()).collect();
+            assert!(errors.is_empty(), "{}: {errors:?}", folder.display());
+        }
+    }
+
+    #[test]
+    fn the_schema_refuses_what_is_broken_in_structure() {
+        let schema = jsonschema::validator_for(&super::schema()).expect("a schema");
+        let broken = fixtures("broken").into_iter().filter(|folder| {
+            folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with("structure-"))
+        });
+        let mut refused = 0;
+        for folder in broken {
+            assert!(!schema.is_valid(&document(&folder)), "{} was accepted", folder.display());
+            refused += 1;
+        }
+        assert!(refused >= 20, "only {refused} files are broken in structure");
+    }
+}

@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::compose;
 use super::file;
 use super::findings::Findings;
-use super::mistake::{Extent, Mistakes};
+use super::mistake::{Extent, Mistakes, nearest};
 use super::paths::checked;
 use super::project::{BackingKind, Built, Native, Service, ServiceKind, variable_prefix};
-use super::reader::{At, Map};
+use super::reader::{At, Map, Need};
 use super::steps::{Names, between, is_variable, no_service, positive};
 use super::template::{InterpolationError, Template};
 use super::yaml::Key;
@@ -26,11 +26,13 @@ pub(super) const MOST_REPLICAS: u32 = 100;
 
 /// Every service of the Compose file that could be read.
 pub(super) fn services(
-    ours: Option<&Map<file::Service>>,
+    ours: Option<&Need<Map<file::Service>>>,
     theirs: &Map<compose::Service>,
     names: Names<'_>,
     found: &mut Findings<'_>,
 ) -> BTreeMap<ServiceName, Service> {
+    let unreadable = ours.is_some_and(|need| need.0.is_none());
+    let ours = ours.and_then(|need| need.0.as_ref());
     for (key, _) in ours.map_or(&[][..], |map| &map.0) {
         if !theirs.has(&key.text) {
             let message = format!("the Compose file has no service `{}`", key.text);
@@ -39,7 +41,7 @@ pub(super) fn services(
     }
     let mut services = BTreeMap::new();
     for (key, service) in theirs.iter() {
-        let ours = Ours { map: ours, key };
+        let ours = Ours { map: ours, unreadable, key, names };
         let read = self::service(key, service, &ours, names, found);
         services.extend(read);
     }
@@ -51,7 +53,10 @@ pub(super) fn services(
 /// What launchway.yaml says about one service of the Compose file.
 struct Ours<'a> {
     map: Option<&'a Map<file::Service>>,
+    /// `services` is there, and is no mapping.
+    unreadable: bool,
     key: &'a Key,
+    names: Names<'a>,
 }
 
 impl<'a> Ours<'a> {
@@ -64,8 +69,14 @@ impl<'a> Ours<'a> {
         self.map?.0.iter().map(|(key, _)| key).find(|key| key.text == self.key.text)
     }
 
+    /// What should be here is a mistake already: it could not be read, or has another name by a slip.
     fn is_broken(&self) -> bool {
-        self.key().is_some() && self.get().is_none()
+        let slip = |name: &str| {
+            let names = || self.names.iter().map(String::as_str);
+            !names().any(|known| known == name) && nearest(name, names()) == Some(&self.key.text)
+        };
+        let unread = self.key().is_some() && self.get().is_none();
+        self.unreadable || unread || self.map.is_some_and(|map| map.names().any(slip))
     }
 }
 
@@ -115,7 +126,8 @@ fn environment(
             );
         }
         if let Err(error) = Template::parse(&value.value) {
-            mistakes.add(value.extent, error.to_string(), error.help());
+            let extent = mistakes.within(value.extent, error.needle());
+            mistakes.add(extent, error.to_string(), error.help());
         }
         env.insert(key.text.clone(), value.value.clone());
     }
@@ -157,13 +169,11 @@ fn backing(
     }
     for (part, name) in [(&service.command, "command"), (&service.entrypoint, "entrypoint")] {
         if let Some(part) = part {
-            let message =
-                format!("`{name}` of a backing service is not supported yet by this version");
-            found.compose.add(
-                part.title,
-                message,
-                "remove it: PostgreSQL and Redis run with their defaults",
+            let note = format!(
+                "`{name}` of `{}` is for containers; the process engine runs it with its own settings",
+                key.text
             );
+            found.note_compose(part.title, note);
         }
     }
     let image_text = plain(image, &mut found.compose)?;
@@ -191,7 +201,10 @@ fn plain(text: &At<String>, mistakes: &mut Mistakes<'_>) -> Option<String> {
             format!("`{name}` has no value here, where all environments must agree"),
             format!("give it a default, like `${{{name}:-...}}`, or write the value"),
         ),
-        (Err(error), _) => mistakes.add(text.extent, error.to_string(), error.help()),
+        (Err(error), _) => {
+            let extent = mistakes.within(text.extent, error.needle());
+            mistakes.add(extent, error.to_string(), error.help());
+        }
     }
     None
 }
@@ -213,12 +226,11 @@ fn built(
         return None;
     }
     let said = ours.get();
-    let native = said.and_then(|service| service.native.as_ref());
-    let Some(native) = native else {
+    let Some(native) = said.and_then(|service| service.native.as_ref()) else {
         needs_native(key, ours, found);
         return None;
     };
-    let native = self::native(native, found)?;
+    let native = self::native(native.0.as_ref()?, found)?;
     let said_replicas = said.and_then(|service| service.replicas.as_ref());
     let replicas = between(said_replicas, 1, MOST_REPLICAS, "replicas", &mut found.launchway);
     if let (Launch::Static(_), Some(said)) = (&native.launch, said) {
@@ -252,14 +264,11 @@ fn context(build: &At<compose::Build>, found: &mut Findings<'_>) -> Option<Strin
 fn needs_native(key: &Key, ours: &Ours<'_>, found: &mut Findings<'_>) {
     let message = format!("nothing says how to run `{}` without containers", key.text);
     match ours.key() {
-        Some(ours) if ours.text == key.text => {
-            // A `native` that could not be read was reported already.
-            if found.launchway.is_empty() || !found.launchway.has_within(ours.extent) {
-                let help = "add `native: { setup: ..., run: ... }`, or `native: { setup: ..., static: <folder> }`";
-                found.launchway.add(ours.extent, message, help);
-            }
+        Some(ours) => {
+            let help = "add `native: { setup: ..., run: ... }`, or `native: { setup: ..., static: <folder> }`";
+            found.launchway.add(ours.extent, message, help);
         }
-        _ => {
+        None => {
             let help = format!(
                 "add `services: {{ {}: {{ native: {{ setup: ..., run: ... }} }} }}` to launchway.yaml",
                 key.text

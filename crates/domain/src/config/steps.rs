@@ -227,7 +227,7 @@ pub(super) fn between(
     if (least..=most).contains(&number.value) {
         return Some(number.value);
     }
-    let message = format!("{} {what} cannot be", number.value);
+    let message = format!("there cannot be {} {what}", number.value);
     mistakes.add(number.extent, message, format!("write a number from {least} to {most}"));
     None
 }

@@ -16,6 +16,14 @@ pub enum InterpolationError {
 }
 
 impl InterpolationError {
+    /// The part of the template that it is about.
+    pub(super) fn needle(&self) -> &str {
+        match self {
+            Self::Invalid { text, .. } => text,
+            Self::Required { name, .. } => name,
+        }
+    }
+
     /// What to do about it.
     pub fn help(&self) -> String {
         match self {

@@ -235,16 +235,23 @@ impl<'t, 'm, 's> Builder<'t, 'm, 's> {
     }
 
     fn syntax(&mut self, error: &ScanError) {
-        let offset = error.marker().byte_offset().unwrap_or(self.text.len());
+        let mut offset = error.marker().byte_offset().unwrap_or(self.text.len());
+        let help = syntax_help(error.kind());
+        // The parser stands behind the tab that it complains about.
+        if help == NO_TABS && self.text.get(..offset).is_some_and(|before| before.ends_with('\t')) {
+            offset -= 1;
+        }
         let rest = self.text.get(offset..).unwrap_or("");
         let length = rest.find('\n').unwrap_or(rest.len());
         self.mistakes.add(
             Extent { start: offset, end: offset + length },
             format!("this is not YAML: {}", error.kind()),
-            syntax_help(error.kind()),
+            help,
         );
     }
 }
+
+const NO_TABS: &str = "indent with spaces: YAML does not allow tabs there";
 
 fn syntax_help(kind: &ErrorKind) -> &'static str {
     match kind {
@@ -252,7 +259,7 @@ fn syntax_help(kind: &ErrorKind) -> &'static str {
         | ErrorKind::TabInBlockIndentation
         | ErrorKind::TabInIndentation
         | ErrorKind::TabAtBlockScalarStart
-        | ErrorKind::TabInPlainScalar => "indent with spaces: YAML does not allow tabs there",
+        | ErrorKind::TabInPlainScalar => NO_TABS,
         ErrorKind::UnclosedQuotedScalar => "close the text with the quote that it began with",
         ErrorKind::UnclosedFlowCollection { .. }
         | ErrorKind::UnexpectedEofFlowMapping

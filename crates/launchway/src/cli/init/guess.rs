@@ -1,0 +1,180 @@
+//! What a service's files say about running it without a container.
+
+use std::path::Path;
+
+use domain::config::OutlinedService;
+use serde_json::Value;
+
+/// What was guessed about one service of ours.
+pub struct Guess {
+    pub name: String,
+    pub health: Option<String>,
+    pub setup: Option<String>,
+    pub serve: Serve,
+    /// Published on the machine under plain Compose.
+    published: bool,
+    /// Path prefixes that its nginx passes on to other services.
+    passes: Vec<(String, String)>,
+}
+
+/// How it is served.
+pub enum Serve {
+    Files(String),
+    Command(String),
+    Unknown,
+}
+
+/// Guesses about `service`; nothing for a backing one.
+pub fn service(folder: &Path, service: &OutlinedService, all: &[OutlinedService]) -> Option<Guess> {
+    let context = folder.join(service.context.as_ref()?);
+    let dockerfile = std::fs::read_to_string(context.join(&service.dockerfile)).unwrap_or_default();
+    let (setup, serve) = native(&context, &dockerfile);
+    let is_static = matches!(serve, Serve::Files(_));
+    let nginx = std::fs::read_to_string(context.join("nginx.conf")).unwrap_or_default();
+    Some(Guess {
+        name: service.name.clone(),
+        health: service.health.clone().filter(|_| !is_static),
+        setup,
+        serve,
+        published: !service.published.is_empty(),
+        passes: passes(&nginx, all),
+    })
+}
+
+/// Every path prefix has one service: the page at `/`, what it passes on, and what is published.
+pub fn routes(guesses: &[Guess]) -> Vec<(String, String)> {
+    let is_page = |guess: &&Guess| matches!(guess.serve, Serve::Files(_));
+    let page = guesses
+        .iter()
+        .find(is_page)
+        .or_else(|| guesses.iter().find(|guess| guess.published))
+        .or(guesses.first());
+    let mut routes: Vec<(String, String)> =
+        page.map(|page| ("/".into(), page.name.clone())).into_iter().collect();
+    let mut add = |prefix: String, service: &str| {
+        let taken = routes.iter().any(|(known, target)| *known == prefix || target == service);
+        if !taken {
+            routes.push((prefix, service.into()));
+        }
+    };
+    for (prefix, service) in guesses.iter().flat_map(|guess| &guess.passes) {
+        add(prefix.clone(), service);
+    }
+    for guess in guesses {
+        let is_api = ["backend", "api", "server"].contains(&guess.name.as_str());
+        match (is_api, guess.published) {
+            (true, _) => add("/api".into(), &guess.name),
+            (false, true) => add(format!("/{}", guess.name), &guess.name),
+            (false, false) => {}
+        }
+    }
+    routes
+}
+
+/// The OS user who could approve.
+pub fn user() -> String {
+    let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
+    user.map_or_else(|| "root".into(), |user| user.name)
+}
+
+fn native(context: &Path, dockerfile: &str) -> (Option<String>, Serve) {
+    let has = |name: &str| context.join(name).is_file();
+    let command = command(dockerfile);
+    if has("requirements.txt") || has("pyproject.toml") {
+        let what = if has("requirements.txt") { "-r requirements.txt" } else { "." };
+        let setup = format!("python3 -m venv .venv && .venv/bin/pip install {what}");
+        let serve = command.map_or(Serve::Unknown, |c| {
+            Serve::Command(format!(".venv/bin/{}", on_port(&c, dockerfile)))
+        });
+        return (Some(setup), serve);
+    }
+    if has("package.json") {
+        return node(context, dockerfile, command);
+    }
+    if has("go.mod") {
+        return (Some("go build -o server .".into()), Serve::Command("./server".into()));
+    }
+    if let Some(files) = ["public", "dist", "html", "."]
+        .into_iter()
+        .find(|f| context.join(f).join("index.html").is_file())
+    {
+        return (None, Serve::Files(files.into()));
+    }
+    (None, command.map_or(Serve::Unknown, |c| Serve::Command(on_port(&c, dockerfile))))
+}
+
+fn node(context: &Path, dockerfile: &str, command: Option<String>) -> (Option<String>, Serve) {
+    let package = std::fs::read(context.join("package.json")).unwrap_or_default();
+    let package: Value = serde_json::from_slice(&package).unwrap_or_default();
+    let script = |name: &str| package["scripts"][name].is_string();
+    let install =
+        if context.join("package-lock.json").is_file() { "npm ci" } else { "npm install" };
+    let build = if script("build") { " && npm run build" } else { "" };
+    let serve = match (built_files(dockerfile), command) {
+        (Some(files), _) => Serve::Files(files),
+        (None, Some(command)) => Serve::Command(on_port(&command, dockerfile)),
+        (None, None) if script("start") => Serve::Command("npm start".into()),
+        (None, None) if script("build") => Serve::Files("dist".into()),
+        (None, None) => Serve::Unknown,
+    };
+    (Some(format!("{install}{build}")), serve)
+}
+
+/// The folder that an nginx image copies out of the stage that built it.
+fn built_files(dockerfile: &str) -> Option<String> {
+    let copy = dockerfile
+        .lines()
+        .map(str::trim)
+        .find(|line| line.starts_with("COPY --from=") && line.contains("/usr/share/nginx/html"))?;
+    let from = copy.split_whitespace().nth(2)?;
+    from.trim_end_matches('/').rsplit('/').next().map(str::to_owned)
+}
+
+/// The last `CMD` of a Dockerfile, as a shell would have it.
+fn command(dockerfile: &str) -> Option<String> {
+    let line =
+        dockerfile.lines().rev().map(str::trim).find_map(|line| line.strip_prefix("CMD "))?.trim();
+    let Ok(words) = serde_json::from_str::<Vec<String>>(line) else { return Some(line.into()) };
+    let word = |word: &String| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
+        if word.chars().all(plain) {
+            word.clone()
+        } else {
+            format!("'{}'", word.replace('\'', "'\\''"))
+        }
+    };
+    Some(words.iter().map(word).collect::<Vec<_>>().join(" "))
+}
+
+/// The command on loopback and on `$PORT` instead of the port of the image.
+fn on_port(command: &str, dockerfile: &str) -> String {
+    let exposed = dockerfile.lines().find_map(|line| line.trim().strip_prefix("EXPOSE "));
+    let port = exposed.and_then(|ports| ports.split(['/', ' ']).next()).unwrap_or("8000");
+    let word = |word: &str| match word.rsplit_once([':', '=']) {
+        _ if word == port => "$PORT".to_owned(),
+        Some((before, after)) if after == port => format!("{}$PORT", &word[..=before.len()]),
+        _ => word.to_owned(),
+    };
+    let words: Vec<String> = command.split(' ').map(word).collect();
+    words.join(" ").replace("0.0.0.0", "127.0.0.1")
+}
+
+/// `location /x` with `proxy_pass http://SERVICE` in it.
+fn passes(nginx: &str, services: &[OutlinedService]) -> Vec<(String, String)> {
+    let mut passes = Vec::new();
+    let mut location = None;
+    for line in nginx.lines().map(str::trim) {
+        if let Some(rest) = line.strip_prefix("location ") {
+            let path =
+                rest.trim_end_matches(['{', ' ']).trim_start_matches("^~ ").trim_end_matches('/');
+            location = (path.starts_with('/') && !path.contains(' ')).then(|| path.to_owned());
+        }
+        let Some(target) = line.strip_prefix("proxy_pass http://") else { continue };
+        let host = target.split([':', '/', ';']).next().unwrap_or_default();
+        let ours = services.iter().any(|service| service.name == host && service.context.is_some());
+        if let (Some(path), true) = (&location, ours) {
+            passes.push((path.clone(), host.to_owned()));
+        }
+    }
+    passes
+}

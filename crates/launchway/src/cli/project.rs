@@ -1,0 +1,94 @@
+//! Finds and reads the project in a folder: `launchway.yaml` and the Compose file beside it.
+
+use std::path::{Path, PathBuf};
+
+use domain::config::{Mistake, Reading, Source, inspect};
+
+use super::{Exit, Failure, Misread};
+
+/// The file of this name in the project's folder.
+pub const LAUNCHWAY: &str = "launchway.yaml";
+
+/// Names that Compose looks for, in its order.
+const COMPOSE: [&str; 4] =
+    ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
+
+/// A file and the path that messages show.
+pub struct Text {
+    pub path: String,
+    pub text: String,
+}
+
+impl Text {
+    /// As the reader of configuration wants it.
+    pub fn source(&self) -> Source<'_> {
+        Source { path: &self.path, text: &self.text }
+    }
+}
+
+/// The checked project in `folder`, or every mistake at once.
+pub fn load(folder: &Path) -> Result<Reading, Failure> {
+    let launchway =
+        read(&folder.join(LAUNCHWAY), "write it, or let `launchway init` write a first one")?;
+    let compose = compose(folder)?;
+    let reading = inspect(launchway.source(), compose.source())
+        .map_err(|mistakes| misread(mistakes, &[&launchway, &compose]))?;
+    let missing: Vec<Mistake> = reading
+        .files
+        .iter()
+        .filter(|file| {
+            let path = folder.join(&file.path);
+            if file.folder { !path.is_dir() } else { !path.is_file() }
+        })
+        .map(|file| file.otherwise.clone())
+        .collect();
+    if missing.is_empty() { Ok(reading) } else { Err(misread(missing, &[&launchway, &compose])) }
+}
+
+/// The Compose file in `folder`.
+pub fn compose(folder: &Path) -> Result<Text, Failure> {
+    let found = COMPOSE.iter().map(|name| folder.join(name)).find(|path| path.is_file());
+    let path = found.unwrap_or_else(|| folder.join(COMPOSE[0]));
+    read(&path, "write a Compose file that says what the app is, or give its folder with `-C`")
+}
+
+/// Mistakes with the texts they are in.
+pub fn misread(mistakes: Vec<Mistake>, texts: &[&Text]) -> Failure {
+    let text = |mistake: &Mistake| {
+        let text = texts.iter().find(|text| text.path == mistake.path);
+        text.map_or(String::new(), |text| text.text.clone())
+    };
+    Failure::Mistakes(
+        mistakes.into_iter().map(|mistake| Misread { text: text(&mistake), mistake }).collect(),
+    )
+}
+
+fn read(path: &Path, missing: &str) -> Result<Text, Failure> {
+    let shown = shown(path);
+    match std::fs::read(path) {
+        Ok(bytes) => match String::from_utf8(bytes) {
+            Ok(text) => Ok(Text { path: shown, text }),
+            Err(error) => Err(not_utf8(shown, &error)),
+        },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(Failure::new(Exit::Usage, format!("there is no {shown}"), missing))
+        }
+        Err(error) => {
+            let help = "let the user who runs launchway read it";
+            Err(Failure::new(Exit::Usage, format!("reading {shown}: {error}"), help))
+        }
+    }
+}
+
+fn not_utf8(path: String, error: &std::string::FromUtf8Error) -> Failure {
+    let valid = error.utf8_error().valid_up_to();
+    let line = error.as_bytes()[..valid].iter().filter(|byte| **byte == b'\n').count() + 1;
+    let message = format!("reading {path}: line {line} is not UTF-8 text");
+    Failure::new(Exit::Usage, message, "save the file as UTF-8")
+}
+
+/// The path without a leading `./`.
+fn shown(path: &Path) -> String {
+    let plain: PathBuf = path.components().filter(|part| part.as_os_str() != ".").collect();
+    plain.display().to_string()
+}

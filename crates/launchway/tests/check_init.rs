@@ -1,0 +1,77 @@
+//! `launchway init`: what it writes passes `check`.
+
+mod project;
+
+use project::{launchway, text, write};
+
+const COMPOSE: &str = "services:
+  web:
+    build: ./web
+    ports: ['8080:80']
+  orders:
+    build: ./orders
+    healthcheck: { test: curl -f http://localhost:8000/ready || exit 1 }
+  mystery: { build: ./mystery }
+  db: { image: 'postgres:16' }
+";
+
+/// Files as they lie in a Compose project before it meets Launchway.
+const FILES: &[(&str, &str)] = &[
+    ("compose.yaml", COMPOSE),
+    ("web/package.json", r#"{ "scripts": { "build": "vite build" } }"#),
+    ("web/package-lock.json", "{}"),
+    (
+        "web/Dockerfile",
+        "FROM node AS b\nFROM nginx\nCOPY --from=b /app/dist /usr/share/nginx/html\n",
+    ),
+    ("web/nginx.conf", "location /orders/ {\n  proxy_pass http://orders:8000;\n}\n"),
+    ("orders/requirements.txt", "uvicorn\n"),
+    (
+        "orders/Dockerfile",
+        "EXPOSE 8000\nCMD [\"uvicorn\", \"main:app\", \"--host\", \"0.0.0.0\", \"--port\", \"8000\"]\n",
+    ),
+    ("mystery/Dockerfile", "FROM scratch\n"),
+];
+
+#[test]
+fn init_writes_a_first_file_that_passes_check() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let project = folder.path().join("Tea Shop_1");
+    write(&project, FILES);
+    let output = launchway(&project, &["init"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let written = std::fs::read_to_string(project.join("launchway.yaml")).expect("written");
+    let user =
+        nix::unistd::User::from_uid(nix::unistd::getuid()).expect("readable").expect("there").name;
+    let written = written.replace(&format!("from: [{user}]"), "from: [USER]");
+    insta::with_settings!({ prepend_module_to_snapshot => false, snapshot_path => "check/init", omit_expression => true }, {
+        insta::assert_snapshot!("first-file", written);
+    });
+    let output = launchway(&project, &["check"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+}
+
+#[test]
+fn init_replaces_a_file_only_when_told_to() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    write(folder.path(), FILES);
+    write(folder.path(), &[("launchway.yaml", "mine\n")]);
+    let output = launchway(folder.path(), &["init"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("there already"), "{}", text(&output.stderr));
+    let kept = || std::fs::read_to_string(folder.path().join("launchway.yaml")).expect("there");
+    assert_eq!(kept(), "mine\n");
+    assert_eq!(launchway(folder.path(), &["init", "--force"]).status.code(), Some(0));
+    assert_ne!(kept(), "mine\n");
+}
+
+#[test]
+fn init_writes_nothing_when_the_compose_file_cannot_be_used() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let compose = "services: { db: { image: 'mysql:8' }, api: { build: . } }\n";
+    write(folder.path(), &[("compose.yaml", compose)]);
+    let output = launchway(folder.path(), &["init"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).starts_with("compose.yaml:1:26: "), "{}", text(&output.stderr));
+    assert!(!folder.path().join("launchway.yaml").exists());
+}
