@@ -8,11 +8,11 @@ use crate::replica::Replica;
 ///
 /// When every replica is ejected, all of them are candidates: an attempt costs little, a wrong or shared
 /// health check must not take a whole service down, and the client gets the replica's own answer if there is one.
-pub fn pick<'a>(
-    replicas: &'a [Arc<Replica>],
+pub fn pick(
+    replicas: &[Arc<Replica>],
     tried: Option<u64>,
     mut random: impl FnMut() -> u64,
-) -> Option<&'a Arc<Replica>> {
+) -> Option<&Arc<Replica>> {
     let fresh = |r: &Replica| Some(r.id) != tried;
     let rules: [&dyn Fn(&Replica) -> bool; 3] =
         [&|r| r.healthy() && fresh(r), &|r| fresh(r), &|_| true];

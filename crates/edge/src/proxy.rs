@@ -35,10 +35,9 @@ pub async fn handle(
     let id = headers::identify(request.headers_mut(), &connection.worker.ids);
     let leaving = leaves_http(&request);
     let mut response = answer(&connection, request, &id).await;
-    let refused = connection.state.refused.load(std::sync::atomic::Ordering::Relaxed);
     let stays = leaving && response.status() != StatusCode::SWITCHING_PROTOCOLS;
     // After a request to leave HTTP that was not granted, the guard does not look at the bytes any more.
-    if stays || (refused && response.extensions().get::<Last>().is_some()) {
+    if stays || response.extensions().get::<Last>().is_some() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response.headers_mut().insert(headers::REQUEST_ID, id);
