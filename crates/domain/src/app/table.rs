@@ -67,7 +67,7 @@ impl App {
 
 /// The host that answers with the slot that is not live.
 pub fn preview_host(host: &str) -> String {
-    format!("preview.{host}")
+    format!("preview-{host}")
 }
 
 fn health_path(project: &Project, service: &crate::ServiceName) -> Option<String> {
