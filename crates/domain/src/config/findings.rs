@@ -1,6 +1,6 @@
 //! What reading found besides the project: mistakes, notes, and files that must be there.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::mistake::{Extent, Mistake, Mistakes, Source};
 use super::project::Project;
@@ -16,7 +16,7 @@ pub struct Reading {
 }
 
 /// Something to know that is no mistake.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
     pub path: String,
     pub line: usize,

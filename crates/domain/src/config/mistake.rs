@@ -1,6 +1,6 @@
 //! A mistake in a file: where it is, what is wrong and the way out. Collected, never just the first.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A file as it was read: where it lies, for messages, and its text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,7 +10,7 @@ pub struct Source<'a> {
 }
 
 /// One mistake, in one place.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mistake {
     pub path: String,
     /// From 1.

@@ -102,6 +102,8 @@ struct Open {
     anchor: usize,
     /// The key whose value comes next.
     pending: Option<Key>,
+    /// The keys so far and where they are.
+    keys: HashMap<String, Extent>,
 }
 
 struct Builder<'t, 'm, 's> {
@@ -166,7 +168,8 @@ impl<'t, 'm, 's> Builder<'t, 'm, 's> {
     }
 
     fn begin(&mut self, extent: Extent, anchor: usize, value: Value) {
-        self.open.push(Open { node: Node { extent, key: None, value }, anchor, pending: None });
+        let node = Node { extent, key: None, value };
+        self.open.push(Open { node, anchor, pending: None, keys: HashMap::new() });
     }
 
     fn end(&mut self, extent: Extent) {
@@ -192,16 +195,17 @@ impl<'t, 'm, 's> Builder<'t, 'm, 's> {
             Value::Map(entries) => match parent.pending.take() {
                 None => parent.pending = Some(key(node, self.mistakes)),
                 Some(key) => {
-                    if let Some((first, _)) =
-                        entries.iter().find(|(k, _)| k.text == key.text && key.text != "<<")
-                    {
-                        let first = self.mistakes.at(first.extent, String::new(), String::new());
+                    if let Some(first) = parent.keys.get(&key.text) {
+                        let first = self.mistakes.at(*first, String::new(), String::new());
                         self.mistakes.add(
                             key.extent,
                             format!("the key `{}` is here a second time", key.text),
                             format!("keep one of them; the first is in line {}", first.line),
                         );
                         return;
+                    }
+                    if key.text != "<<" {
+                        parent.keys.insert(key.text.clone(), key.extent);
                     }
                     node.key = Some(key.clone());
                     entries.push((key, node));
