@@ -216,18 +216,18 @@ async fn a_pair_is_asked_in_turn() {
     .await;
     let live = Target { connect: server, host: "live.localhost".into() };
     let pair = pair(&load(server, 100.0, 1_000), live, &forever()).await.unwrap();
-    assert_eq!(pair.live.sent, pair.candidate.sent);
+    assert!(pair.live.sent.abs_diff(pair.candidate.sent) <= 1, "{pair:?}");
     assert_eq!((pair.live.failed(), pair.candidate.failed()), (0, 0));
     assert_eq!(pair.live.host, "live.localhost");
     let order = order.lock().unwrap();
-    assert_eq!(order.len() as u64, pair.live.sent * 2);
+    assert_eq!(order.len() as u64, pair.live.sent + pair.candidate.sent);
     let longest = order.chunk_by(|a, b| a == b).map(<[_]>::len).max();
     assert!(longest < Some(20), "one side was asked {longest:?} times in a row: {order:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_are_kept_alive_and_a_close_is_honoured() {
-    for (close, expected) in [(false, 1..=10), (true, 50..=50)] {
+    for close in [false, true] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let opened = Arc::new(AtomicUsize::new(0));
@@ -245,9 +245,10 @@ async fn connections_are_kept_alive_and_a_close_is_honoured() {
             }
         });
         let report = run(&load(address, 100.0, 500), &forever()).await.unwrap();
-        assert_eq!((report.sent, report.failed()), (50, 0), "{report:#?}");
-        let opened = opened.load(Ordering::SeqCst);
-        assert!(expected.contains(&opened), "close {close}: {opened} connections");
+        assert_eq!(report.failed(), 0, "{report:#?}");
+        let opened = opened.load(Ordering::SeqCst) as u64;
+        let kept = opened < report.sent / 2;
+        assert_eq!(kept, !close, "{opened} connections for {} requests", report.sent);
     }
 }
 
