@@ -5,6 +5,7 @@ pub mod clock;
 pub mod control;
 pub mod effects;
 pub mod load;
+pub mod observer;
 pub mod pipeline;
 mod reconcile;
 pub mod server;

@@ -1,0 +1,244 @@
+//! The user's git repository, read through the `git` program and never written.
+//!
+//! Git runs as the owner of the repository when we are root, so that its configuration (filters and the like)
+//! never acts with more rights than its owner has.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::os::unix::fs::{MetadataExt, lchown};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use domain::CommitId;
+use domain::release::Commit;
+use tokio::process::Command;
+
+use super::error::PipelineError;
+
+/// Answers about commits. One project folder of one repository.
+pub(crate) struct Repository {
+    git_dir: PathBuf,
+    /// The project's folder inside the repository, empty for its root.
+    prefix: String,
+    /// Who runs git, if not we.
+    owner: Option<(u32, u32)>,
+    recent: Mutex<VecDeque<(CommitId, Arc<Files>)>>,
+}
+
+/// The files of a commit: path to `MODE OBJECT`. Git has hashed them already.
+pub(crate) type Files = BTreeMap<String, String>;
+
+const READ_LIMIT: Duration = Duration::from_secs(60);
+const EXPORT_LIMIT: Duration = Duration::from_secs(600);
+const REMEMBERED: usize = 8;
+
+impl Repository {
+    /// The repository that `project` lies in.
+    pub fn open(project: &Path) -> Result<Self, PipelineError> {
+        let doing = || format!("opening the git repository of {}", project.display());
+        let project = project.canonicalize().map_err(|e| PipelineError::new(doing(), e))?;
+        let metadata = project.metadata().map_err(|e| PipelineError::new(doing(), e))?;
+        let (git_dir, prefix) = find(&project).ok_or_else(|| {
+            PipelineError::new(doing(), "there is none; run `git init` there and commit the app")
+        })?;
+        let foreign = nix::unistd::geteuid().is_root() && metadata.uid() != 0;
+        let owner = foreign.then(|| (metadata.uid(), metadata.gid()));
+        Ok(Self { git_dir, prefix, owner, recent: Mutex::default() })
+    }
+
+    /// The commit that `revision` names.
+    pub async fn resolve(&self, revision: &str) -> Result<CommitId, PipelineError> {
+        let doing = || format!("looking for the commit `{revision}`");
+        if revision.starts_with('-') {
+            return Err(PipelineError::new(doing(), "a revision cannot begin with `-`"));
+        }
+        let name = format!("{revision}^{{commit}}");
+        let found = self.text(&["rev-parse", "--verify", "--quiet", &name], &doing()).await;
+        let found = found.map_err(|_| {
+            let why =
+                "the repository has no such commit, branch or tag; `git log` shows what it has";
+            PipelineError::new(doing(), why)
+        })?;
+        CommitId::new(found.trim()).map_err(|e| PipelineError::new(doing(), e))
+    }
+
+    /// The newest commit of every branch.
+    pub async fn branches(&self) -> Result<BTreeMap<String, CommitId>, PipelineError> {
+        let doing = "listing the branches";
+        let format = "--format=%(objectname) %(refname:strip=2)";
+        let text = self.text(&["for-each-ref", format, "refs/heads"], doing).await?;
+        let branch = |line: &str| {
+            let (id, name) = line.split_once(' ')?;
+            Some((name.to_owned(), CommitId::new(id).ok()?))
+        };
+        Ok(text.lines().filter_map(branch).collect())
+    }
+
+    /// Author and subject of a commit.
+    pub async fn commit(&self, id: &CommitId) -> Result<Commit, PipelineError> {
+        let doing = format!("reading the commit {}", id.short());
+        let arguments = ["log", "-1", "--no-show-signature", "--format=%an <%ae>%n%s", id.as_str()];
+        let text = self.text(&arguments, &doing).await?;
+        let mut lines = text.lines().map(str::to_owned);
+        let author = lines.next().unwrap_or_default();
+        Ok(Commit { id: id.clone(), author, subject: lines.next().unwrap_or_default() })
+    }
+
+    /// The text of a file at a commit; `None` if the commit does not have it.
+    pub async fn file(
+        &self,
+        commit: &CommitId,
+        path: &str,
+    ) -> Result<Option<String>, PipelineError> {
+        let bytes = self.bytes(commit, path).await?;
+        Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    /// The content of a file at a commit; `None` if the commit does not have it.
+    pub async fn bytes(
+        &self,
+        commit: &CommitId,
+        path: &str,
+    ) -> Result<Option<Vec<u8>>, PipelineError> {
+        let files = self.files(commit).await?;
+        let Some((_, object)) = files.get(path).and_then(|entry| entry.split_once(' ')) else {
+            return Ok(None);
+        };
+        let doing = format!("reading {path} of {}", commit.short());
+        self.output(self.git(&["cat-file", "blob", object]), READ_LIMIT, &doing).await.map(Some)
+    }
+
+    /// Every file of the project at a commit.
+    pub async fn files(&self, commit: &CommitId) -> Result<Arc<Files>, PipelineError> {
+        if let Some(files) = self.remembered(commit) {
+            return Ok(files);
+        }
+        let doing = format!("listing the files of {}", commit.short());
+        let tree = self.tree(commit, "");
+        let listing = self.git(&["ls-tree", "-r", "-z", "--full-tree", &tree]);
+        let listing = self.output(listing, READ_LIMIT, &doing).await?;
+        let files = Arc::new(parse_listing(&String::from_utf8_lossy(&listing)));
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.push_back((commit.clone(), files.clone()));
+        if recent.len() > REMEMBERED {
+            recent.pop_front();
+        }
+        Ok(files)
+    }
+
+    /// Writes the files of `folder` (empty for all) at a commit into the empty folder `into`, modes and symlinks
+    /// as committed. `scratch` is an empty folder beside it.
+    pub async fn export(
+        &self,
+        commit: &CommitId,
+        folder: &str,
+        into: &Path,
+        scratch: &Path,
+    ) -> Result<(), PipelineError> {
+        let shown = if folder.is_empty() { "the project" } else { folder };
+        let doing = format!("checking out {shown} at {}", commit.short());
+        if let Some((uid, gid)) = self.owner {
+            for path in [into, scratch] {
+                lchown(path, Some(uid), Some(gid))
+                    .map_err(|e| PipelineError::new(doing.clone(), e))?;
+            }
+        }
+        let index = scratch.join("index");
+        let steps: [&[&str]; 2] = [
+            &["read-tree", &self.tree(commit, folder)],
+            &["checkout-index", "--all", "--quiet", "--force"],
+        ];
+        for arguments in steps {
+            let mut git = self.git(&[]);
+            git.arg("--work-tree").arg(into).args(arguments);
+            git.current_dir(into).env("GIT_INDEX_FILE", &index);
+            self.output(git, EXPORT_LIMIT, &doing).await?;
+        }
+        Ok(())
+    }
+
+    fn tree(&self, commit: &CommitId, folder: &str) -> String {
+        let parts = [self.prefix.as_str(), folder.trim_matches('/')];
+        let path: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        format!("{commit}:{}", path.join("/"))
+    }
+
+    fn remembered(&self, commit: &CommitId) -> Option<Arc<Files>> {
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.iter().find(|(id, _)| id == commit).map(|(_, files)| files.clone())
+    }
+
+    async fn text(&self, arguments: &[&str], doing: &str) -> Result<String, PipelineError> {
+        let bytes = self.output(self.git(arguments), READ_LIMIT, doing).await?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    fn git(&self, arguments: &[&str]) -> Command {
+        let mut git = Command::new("git");
+        git.env_clear();
+        git.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        let home = match self.owner {
+            Some((uid, _)) => home_of(uid),
+            None => std::env::var_os("HOME").map(PathBuf::from),
+        };
+        git.env("HOME", home.unwrap_or_else(|| "/".into()));
+        git.envs([("LC_ALL", "C"), ("GIT_TERMINAL_PROMPT", "0"), ("GIT_OPTIONAL_LOCKS", "0")]);
+        git.arg("--git-dir").arg(&self.git_dir).args(["-c", "core.fsmonitor=false"]);
+        git.args(arguments).current_dir("/");
+        git.stdin(Stdio::null()).kill_on_drop(true);
+        if let Some((uid, gid)) = self.owner {
+            git.uid(uid).gid(gid);
+        }
+        git
+    }
+
+    async fn output(
+        &self,
+        mut git: Command,
+        limit: Duration,
+        doing: &str,
+    ) -> Result<Vec<u8>, PipelineError> {
+        let ran = tokio::time::timeout(limit, git.output()).await;
+        let ran = ran.map_err(|_| {
+            PipelineError::new(doing, format!("git did not answer within {} s", limit.as_secs()))
+        })?;
+        let ran = ran.map_err(|e| {
+            PipelineError::new(doing, format!("cannot start `git`: {e}; install git"))
+        })?;
+        if ran.status.success() {
+            return Ok(ran.stdout);
+        }
+        let said = String::from_utf8_lossy(&ran.stderr).trim().to_owned();
+        Err(PipelineError::new(doing, format!("git said: {said} ({})", ran.status)))
+    }
+}
+
+/// The git folder (or file, in a linked work tree) above `project`, and the way down from there.
+fn find(project: &Path) -> Option<(PathBuf, String)> {
+    for folder in project.ancestors() {
+        let prefix = project.strip_prefix(folder).ok()?.to_str()?.to_owned();
+        let git_dir = folder.join(".git");
+        if git_dir.exists() {
+            return Some((git_dir, prefix));
+        }
+        if folder.join("HEAD").is_file() && folder.join("objects").is_dir() {
+            return Some((folder.to_path_buf(), String::new()));
+        }
+    }
+    None
+}
+
+fn home_of(uid: u32) -> Option<PathBuf> {
+    nix::unistd::User::from_uid(uid.into()).ok().flatten().map(|user| user.dir)
+}
+
+fn parse_listing(listing: &str) -> Files {
+    let entry = |line: &str| {
+        let (head, path) = line.split_once('\t')?;
+        let mut words = head.split(' ');
+        let (mode, _kind, object) = (words.next()?, words.next()?, words.next()?);
+        Some((path.to_owned(), format!("{mode} {object}")))
+    };
+    listing.split('\0').filter_map(entry).collect()
+}
