@@ -29,7 +29,7 @@ use domain::slot::{BackingSpec, Color, JobOutcome, JobSpec, SlotSpec, Snapshot, 
 use domain::{EnvironmentName, ServiceName};
 
 pub use proc::ProcessRef;
-pub use process::{ProcessConfig, ProcessEngine, ShimCommand, Unprivileged};
+pub use process::{ProcessConfig, ProcessEngine, ShimCommand, UnitView, Unprivileged};
 pub use unit::{Phase, UnitStatus};
 
 /// Why an engine could not do it.

@@ -15,6 +15,7 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use super::ports::Reservation;
 use super::{ShimCommand, clock};
 use crate::EngineError;
+use crate::lock::FileLock;
 use crate::proc;
 use crate::shim::{ALREADY_ATTENDED, numbered_log, sweep};
 use crate::unit::{Phase, Unit, UnitSpec};
@@ -30,19 +31,38 @@ pub(super) struct Keeper {
     guards: Mutex<HashMap<PathBuf, Arc<AsyncMutex<()>>>>,
 }
 
+/// The right to change one thing, until dropped.
+pub(super) struct Guard {
+    // The file first: who waits here must not get in before who waits elsewhere can see it.
+    _shared: Option<FileLock>,
+    _local: OwnedMutexGuard<()>,
+}
+
 impl Keeper {
     pub(super) fn new(shim: ShimCommand) -> Self {
         Self { shim, guards: Mutex::default() }
     }
 
-    /// The right to change what lies at `path`.
-    pub(super) async fn guard(&self, path: &Path) -> OwnedMutexGuard<()> {
-        self.gate(path).lock_owned().await
+    /// The right to change what lies at `path`: in this process and, by a file, on this machine.
+    pub(super) async fn guard(&self, path: &Path) -> Guard {
+        let local = self.gate(path).lock_owned().await;
+        loop {
+            match take_change(path) {
+                Ok(None) => tokio::time::sleep(clock::TICK).await,
+                Ok(shared) => return Guard { _shared: shared, _local: local },
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "cannot lock against other engines");
+                    return Guard { _shared: None, _local: local };
+                }
+            }
+        }
     }
 
     /// The same, unless somebody is changing it right now.
-    pub(super) fn try_guard(&self, path: &Path) -> Option<OwnedMutexGuard<()>> {
-        self.gate(path).try_lock_owned().ok()
+    fn try_guard(&self, path: &Path) -> Option<Guard> {
+        let local = self.gate(path).try_lock_owned().ok()?;
+        let shared = take_change(path).ok()??;
+        Some(Guard { _shared: Some(shared), _local: local })
     }
 
     fn gate(&self, path: &Path) -> Arc<AsyncMutex<()>> {
@@ -120,6 +140,9 @@ impl Keeper {
     ) -> Result<(), EngineError> {
         let failed = |error: std::io::Error| starting(unit, &error.to_string());
         fs::create_dir_all(unit.folder()).map_err(failed)?;
+        // Whoever is left from a killed shim may still sit on the port.
+        let (left, before) = (unit.clone(), unit.status());
+        blocking(move || sweep(&left, before.as_ref())).await;
         let holder = match with_port {
             true => Some(self.reserve(unit, &mut spec).await?),
             false => None,
@@ -247,6 +270,19 @@ impl Keeper {
         }
         status.last_exit.unwrap_or(Exit::Unknown)
     }
+}
+
+/// Inside a unit's folder, or hidden beside anything else.
+fn take_change(path: &Path) -> std::io::Result<Option<FileLock>> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    let inside = parent.file_name().is_some_and(|kind| kind != "slots" && kind != "data");
+    let lock = match inside {
+        true => path.join("change"),
+        false => parent.join(format!(".{name}.change")),
+    };
+    fs::create_dir_all(lock.parent().unwrap_or(parent))?;
+    FileLock::take(&lock)
 }
 
 /// Runs what may take milliseconds away from the threads that carry everything else.

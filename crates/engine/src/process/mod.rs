@@ -31,6 +31,7 @@ mod redis;
 mod slots;
 mod supervise;
 mod tail;
+mod units;
 mod usage;
 
 use std::net::SocketAddr;
@@ -41,6 +42,7 @@ use domain::slot::{BackingSpec, Color, JobOutcome, JobSpec, SlotSpec, Snapshot, 
 use domain::{EnvironmentName, ServiceName};
 
 pub use config::{ProcessConfig, ShimCommand, Unprivileged};
+pub use units::UnitView;
 
 pub(crate) use clock::now;
 

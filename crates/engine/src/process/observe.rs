@@ -7,7 +7,7 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use domain::EnvironmentName;
 use domain::slot::{
@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 use super::backing::BackingRecord;
 use super::keeper::blocking;
-use super::{ProcessEngine, owner, ports, probe, slots, tail};
+use super::{ProcessEngine, clock, owner, ports, probe, slots, tail};
 use crate::EngineError;
 use crate::proc::ProcessRef;
 use crate::unit::{Phase, Unit, UnitStatus, read_json};
@@ -153,7 +153,16 @@ impl ProcessEngine {
                 tracing::error!(%error, "a unit without a supervisor could not be started again");
             }
         }
-        unit.status()
+        let deadline = Instant::now() + Duration::from_millis(500);
+        loop {
+            let status = unit.status()?;
+            // Dead, and its supervisor is about to say how.
+            let unsaid = status.phase == Phase::Running && living_child(&status).is_none();
+            if !unsaid || !unit.attended() || Instant::now() > deadline {
+                return Some(status);
+            }
+            tokio::time::sleep(clock::TICK).await;
+        }
     }
 
     async fn readiness(

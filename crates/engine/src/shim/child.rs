@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::prctl;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Gid, Uid, fchown, getppid, pipe2, setsid};
 
 use crate::proc::{MARKER, ProcessRef};
@@ -61,10 +61,12 @@ fn die_with_the_shim(command: &mut Command) {
     let shim = nix::unistd::getpid();
     let prepare = move || {
         setsid()?;
+        // The supervisor blocks signals to read them; the command must get its own.
+        SigSet::empty().thread_set_mask()?;
         prctl::set_pdeathsig(Signal::SIGKILL)?;
         if getppid() == shim { Ok(()) } else { Err(io::Error::from_raw_os_error(nix::libc::ESRCH)) }
     };
-    // SAFETY: the closure makes three system calls and allocates nothing, so it is safe between
+    // SAFETY: the closure makes four system calls and allocates nothing, so it is safe between
     // fork and exec.
     unsafe { command.pre_exec(prepare) };
 }

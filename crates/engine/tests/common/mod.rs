@@ -17,7 +17,7 @@ use engine::Engine;
 use engine::process::{ProcessConfig, ProcessEngine, ShimCommand, Unprivileged};
 
 /// Longer than anything here takes on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A folder for one test. What runs below it when the test ends is killed, even if the test failed.
 pub struct Home {
