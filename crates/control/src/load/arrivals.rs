@@ -73,7 +73,7 @@ fn requests(per_second: f64, lasts: Duration) -> u64 {
 /// Which lane the `nth` arrival belongs to, and which turn of that lane it is: A B B A A B B A.
 fn whose_turn(nth: u64, width: u64) -> (usize, u64) {
     let (turn, place) = (nth / width, nth % width);
-    let lane = if turn % 2 == 0 { place } else { width - 1 - place };
+    let lane = if turn.is_multiple_of(2) { place } else { width - 1 - place };
     (lane as usize, turn)
 }
 
