@@ -195,6 +195,11 @@ impl Unit {
         read_json(&self.spec_path())
     }
 
+    /// Whether it was asked to run once only.
+    pub fn once(&self) -> bool {
+        self.spec().is_some_and(|spec| matches!(spec.mode, Mode::Once { .. }))
+    }
+
     /// `durable` waits for the disk: a job must never be taken for one that has not run.
     pub fn write_status(&self, status: &UnitStatus, durable: bool) -> io::Result<()> {
         write_json(&self.folder.join("status.json"), status, durable)

@@ -43,7 +43,7 @@ impl World for Process {
                 let says: String = lines.iter().map(|line| format!("echo '{line}'; ")).collect();
                 format!("{says}exit {code}")
             }
-            Plot::Runs(time) => format!("sleep {}", time.as_secs_f64()),
+            Plot::Runs(time) => format!("exec sleep {}", time.as_secs_f64()),
         }
     }
 }

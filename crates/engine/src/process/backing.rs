@@ -118,6 +118,9 @@ impl ProcessEngine {
         let before = unit.status().map_or(0, |status| status.restarts);
         let deadline = Instant::now() + READY_WITHIN;
         loop {
+            if !unit.spec_path().exists() {
+                return Err("it was stopped meanwhile".to_owned());
+            }
             let status = self.attended_status(&unit).await;
             let address = local(unit.port().unwrap_or(0));
             let up = status.as_ref().and_then(living_child);

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use super::ProcessEngine;
 use crate::EngineError;
 use crate::proc;
-use crate::unit::{Backoff, LogPlan, Mode, UnitSpec, read_json, write_json};
+use crate::unit::{Backoff, LogPlan, Mode, Phase, Unit, UnitSpec, read_json, write_json};
 
 impl ProcessEngine {
     pub(super) async fn apply_slot(&self, spec: &SlotSpec) -> Result<(), EngineError> {
@@ -105,7 +105,10 @@ impl ProcessEngine {
         for slot in [Color::Blue, Color::Green] {
             self.remove_slot(environment, slot).await?;
         }
-        let units = self.layout.all(environment);
+        // What ran once and has ended keeps its record, so that it does not run again.
+        let ended = |unit: &Unit| unit.status().is_some_and(|s| s.phase == Phase::Ended);
+        let mut units = self.layout.all(environment);
+        units.retain(|unit| unit.attended() || !ended(unit) || !unit.once());
         join_all(units.iter().map(|unit| self.keeper.stop(unit)).collect()).await?;
         for unit in self.layout.backings(environment) {
             forget(&unit.folder().join("backing.json"))?;
