@@ -100,6 +100,11 @@ impl Server {
         Ok(Self { handle, world, engine, config, control, lock })
     }
 
+    /// What runs everything, for those who look closer than [`World::engine`] lets them.
+    pub fn engine(&self) -> Arc<ProcessEngine> {
+        self.engine.clone()
+    }
+
     /// Runs until `stop`. Edge, replicas and backing services go on without it.
     pub async fn run(self, stop: CancellationToken) -> Result<(), ServerError> {
         self.start_edge().await?;

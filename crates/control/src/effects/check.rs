@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use domain::app::preview_host;
 use domain::config::{Performance, Step};
 use domain::judge::performance::{self, Verdict};
 use domain::pipeline::Outcome;
@@ -23,7 +22,7 @@ pub async fn perform(job: &Job<'_>, index: usize) -> Effect {
 }
 
 async fn e2e(job: &Job<'_>, index: usize, step: &Step) -> Result<Vec<String>, Evidence> {
-    let host = preview_host(&job.placed.environment.host);
+    let host = job.placed.environment.preview_host();
     let base = format!("http://{host}:{}", job.world.listen.port());
     let env = BTreeMap::from([("BASE_URL".to_string(), base)]);
     let scope = format!("{}-{index}", job.rollout.id);
@@ -46,11 +45,13 @@ async fn e2e(job: &Job<'_>, index: usize, step: &Step) -> Result<Vec<String>, Ev
 async fn performance(job: &Job<'_>, wanted: &Performance) -> Result<Vec<String>, Evidence> {
     let host = &job.placed.environment.host;
     let target = |host: String| Target { connect: job.world.listen, host };
-    let mut load = Load::new(target(preview_host(host)), wanted.rate);
+    let mut load = Load::new(target(job.placed.environment.preview_host()), wanted.rate);
     load.duration = Some(wanted.duration);
     load.paths.clone_from(&wanted.paths);
     let failed = |error: load::LoadError| Evidence::of(error.to_string());
+    // The first release of an environment has nothing to be compared with.
     let compare = wanted.versus_live.is_some() && job.rollout.previous.is_some();
+    let versus_live = wanted.versus_live.filter(|_| compare);
     let (candidate, live) = if compare {
         let pair =
             load::pair(&load, target(host.clone()), &job.call.cancel).await.map_err(failed)?;
@@ -60,7 +61,8 @@ async fn performance(job: &Job<'_>, wanted: &Performance) -> Result<Vec<String>,
     };
     let summary = candidate.summary();
     let live = live.map(|live| live.summary());
-    match performance::judge(wanted, &summary, live.as_ref()) {
+    let wanted = Performance { versus_live, ..wanted.clone() };
+    match performance::judge(&wanted, &summary, live.as_ref()) {
         Verdict::Passed { notes } => {
             let (p95, p99) = (summary.p95.as_millis(), summary.p99.as_millis());
             let seen = format!(

@@ -75,6 +75,8 @@ impl Sources<'_> {
         let own = std::slice::from_ref(&step.folder);
         let paths = if step.inputs.is_empty() { own } else { &step.inputs };
         let (mut inputs, files) = self.gather(&step.run, kind, paths, &step.env);
+        // Twins under two names are two steps: each has a result and a log of its own.
+        inputs.settings.insert("name".into(), step.name.to_string());
         inputs.settings.insert("in".into(), step.folder.clone());
         for (name, report) in
             [("junit", &step.junit), ("sarif", &step.sarif), ("cyclonedx", &step.cyclonedx)]
