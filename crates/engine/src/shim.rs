@@ -11,6 +11,7 @@
 //! Synchronous, one thread, few allocations: there is one per replica.
 
 mod child;
+mod lean;
 mod log;
 
 use std::ffi::OsString;
@@ -124,7 +125,10 @@ impl Shim {
         let mut pause = backoff.first;
         loop {
             let began = Instant::now();
-            let event = self.start().map_or_else(Event::Exited, |()| self.wait(None));
+            let event = self.start().map_or_else(Event::Exited, |()| {
+                lean::drop_code();
+                self.wait(None)
+            });
             let Event::Exited(exit) = event else { return self.stop(None) };
             self.kill_all();
             if began.elapsed() >= backoff.stable {

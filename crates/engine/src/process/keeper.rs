@@ -180,10 +180,11 @@ impl Keeper {
                 let program = self.shim.program.display();
                 starting(unit, &format!("its supervisor {program} cannot be started: {error}"))
             })?;
+        let pid = child.id();
+        let ours = || unit.status().filter(|status| Some(status.shim.pid) == pid);
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let ours = unit.status().filter(|status| Some(status.shim.pid) == child.id());
-            if ours.is_some_and(|status| status.phase != Phase::Starting) {
+            if ours().is_some_and(|status| status.phase != Phase::Starting) {
                 // Collects the shim whenever it ends; it does not end with us.
                 tokio::spawn(async move { child.wait().await });
                 return Ok(());
@@ -191,6 +192,8 @@ impl Keeper {
             if let Some(exit) = child.try_wait().map_err(failed)? {
                 return match exit.code() {
                     Some(0 | ALREADY_ATTENDED) => Ok(()),
+                    // Killed, but it had begun: what became of the command is told by the record.
+                    None if ours().is_some() => Ok(()),
                     _ => Err(starting(unit, &died_early(exit, &complaints))),
                 };
             }
