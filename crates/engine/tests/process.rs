@@ -35,17 +35,15 @@ async fn a_new_engine_adopts_everything_and_starts_nothing() {
     engine.apply(&spec).await.unwrap();
     let redis = backing("sessions", "redis:7-alpine");
     let address = engine.back(&redis).await.unwrap();
-    until_ready(&engine, Color::Blue, "web").await;
-    let before = engine.observe(&staging()).await.unwrap();
+    let before = until_slot_ready(&engine, Color::Blue).await;
     let shims = home.shims();
     drop(engine);
 
     let engine = home.engine();
-    until_ready(&engine, Color::Blue, "web").await;
+    assert_eq!(until_slot_ready(&engine, Color::Blue).await, before);
     engine.apply(&spec).await.unwrap();
     assert_eq!(engine.back(&redis).await.unwrap(), address);
-    until_ready(&engine, Color::Blue, "web").await;
-    assert_eq!(engine.observe(&staging()).await.unwrap(), before);
+    assert_eq!(until_slot_ready(&engine, Color::Blue).await, before);
     assert_eq!(home.shims(), shims);
     engine.down(&staging(), true).await.unwrap();
     assert_eq!(home.processes(), Vec::<u32>::new());

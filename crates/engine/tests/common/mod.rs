@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use domain::slot::{
     ArtifactRef, BackingSpec, Color, HealthCheck, JobSpec, Launch, Probe, ReplicaState,
-    ReplicaStatus, ServiceSpec, SlotSpec,
+    ReplicaStatus, ServiceSpec, SlotSpec, Snapshot,
 };
 use domain::{AppName, Digest, EnvironmentName, ReleaseId, ServiceName};
 use engine::Engine;
@@ -222,6 +222,19 @@ pub async fn until(
 
 pub async fn until_ready(engine: &dyn Engine, color: Color, service: &str) -> ReplicaStatus {
     until(engine, color, service, |status| status.state == ReplicaState::Ready).await
+}
+
+/// Waits until every replica of the slot is ready.
+pub async fn until_slot_ready(engine: &dyn Engine, color: Color) -> Snapshot {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let snapshot = engine.observe(&staging()).await.unwrap();
+        if snapshot.slots[&color].ready() {
+            return snapshot;
+        }
+        assert!(Instant::now() < deadline, "still {snapshot:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// Waits for anything else.
