@@ -91,6 +91,11 @@ pub(crate) fn result(step: &Path) -> PathBuf {
     step.join("result.json")
 }
 
+/// How often a step was stopped, inside its folder.
+pub(crate) fn canceled(step: &Path) -> PathBuf {
+    step.join("canceled.json")
+}
+
 /// A text as one safe file name and job name: what had to be replaced is told apart by a digest.
 pub(crate) fn file_name(text: &str) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() || "-_".contains(c) { c } else { '-' };

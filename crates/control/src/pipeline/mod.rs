@@ -171,12 +171,7 @@ impl Pipeline {
             return result;
         }
         let performed = self.inner.perform(&request, &cancel).await;
-        let mut result = performed.unwrap_or_else(|error| result::of_our_failure(&error));
-        result.duration = began.elapsed();
-        if let Err(error) = files::write_json(&layout::result(&folder), &result) {
-            tracing::warn!(run = %request.run, step = %request.step.name, %error, "cannot keep a result");
-        }
-        result
+        result::kept(performed, began.elapsed(), &folder)
     }
 
     /// Runs a step's command in a clean checkout, without reuse.
@@ -187,12 +182,7 @@ impl Pipeline {
             return result;
         }
         let performed = self.inner.check(&request, &folder, &cancel).await;
-        let mut result = performed.unwrap_or_else(|error| result::of_our_failure(&error));
-        result.duration = began.elapsed();
-        if let Err(error) = files::write_json(&layout::result(&folder), &result) {
-            tracing::warn!(scope = request.scope, step = %request.step.name, %error, "cannot keep a result");
-        }
-        result
+        result::kept(performed, began.elapsed(), &folder)
     }
 
     /// The log of a step; it grows while the step runs. `scope` is a run, or that of a check.
@@ -388,8 +378,13 @@ impl Inner {
         Ok(env)
     }
 
+    /// Begins the names of a step's jobs. A job that was stopped has had its go: the step gets a new name then.
     fn job_id(&self, scope: &str, step: &StepName) -> String {
-        format!("{scope}.{}", layout::file_name(step.as_str()))
+        let name = format!("{scope}.{}", layout::file_name(step.as_str()));
+        match result::times_canceled(&self.layout.scoped_step(scope, step)) {
+            0 => name,
+            times => format!("{name}~{times}"),
+        }
     }
 
     async fn finish(&self, scope: &str) -> Result<(), PipelineError> {

@@ -3,7 +3,7 @@
 use domain::CommitId;
 use domain::config::{ExpectedFile, Mistake, Project, Source, inspect};
 
-use super::error::{PipelineError, PlanError};
+use super::error::PlanError;
 use super::repository::{Files, Repository};
 
 const LAUNCHWAY: &str = "launchway.yaml";
@@ -18,13 +18,11 @@ pub(crate) async fn project(
 ) -> Result<Project, PlanError> {
     let files = repository.files(commit).await?;
     let missing = |name: &str, help: &str| {
-        let doing = format!("reading the configuration of {}", commit.short());
-        PipelineError::new(doing, format!("the commit has no {name}; {help}"))
+        PlanError::Mistakes(vec![format!("{name}:1:1: the commit has no such file; {help}")])
     };
     let compose_path = COMPOSE.into_iter().find(|name| files.contains_key(*name));
-    let compose_path = compose_path.ok_or_else(|| {
-        missing("compose.yaml", "commit the Compose file that says what the app is")
-    })?;
+    let compose_path = compose_path
+        .ok_or_else(|| missing(COMPOSE[0], "commit the file that says what the app is"))?;
     let launchway = repository.file(commit, LAUNCHWAY).await?.ok_or_else(|| {
         missing(LAUNCHWAY, "`launchway init` writes a first one, which has to be committed")
     })?;

@@ -8,8 +8,33 @@ use domain::pipeline::{Outcome, StepResult};
 
 use super::artifact::Image;
 use super::error::PipelineError;
-use super::job;
+use super::files::{read_json, write_json};
 use super::verdict::Verdict;
+use super::{job, layout};
+
+/// The result of what was performed, recorded in the step's folder. A stopped step has no result to keep: if it
+/// is asked for again, it runs again.
+pub(crate) fn kept(
+    performed: Result<StepResult, PipelineError>,
+    duration: Duration,
+    folder: &Path,
+) -> StepResult {
+    let mut result = performed.unwrap_or_else(|error| of_our_failure(&error));
+    result.duration = duration;
+    let kept = match result.outcome {
+        Outcome::Canceled => write_json(&layout::canceled(folder), &(times_canceled(folder) + 1)),
+        _ => write_json(&layout::result(folder), &result),
+    };
+    if let Err(error) = kept {
+        tracing::warn!(step = %folder.display(), %error, "cannot keep the result of a step");
+    }
+    result
+}
+
+/// How often the step was stopped so far.
+pub(crate) fn times_canceled(folder: &Path) -> u32 {
+    read_json(&layout::canceled(folder)).unwrap_or(0)
+}
 
 /// A result without anything.
 fn bare(outcome: Outcome) -> StepResult {
@@ -62,6 +87,6 @@ pub(crate) fn no_scanner() -> StepResult {
     StepResult { cause: Some(cause.into()), ..bare(Outcome::Unavailable) }
 }
 
-pub(crate) fn of_our_failure(error: &PipelineError) -> StepResult {
+fn of_our_failure(error: &PipelineError) -> StepResult {
     StepResult { cause: Some(error.to_string()), ..bare(Outcome::Failed) }
 }

@@ -40,6 +40,15 @@ async fn mistakes_in_the_configuration_of_a_commit_have_their_place() {
 }
 
 #[tokio::test]
+async fn a_commit_without_a_configuration_is_a_mistake_and_nothing_to_wait_for() {
+    let world = World::new("{ scan: off }");
+    std::fs::remove_file(world.path("repository/launchway.yaml")).unwrap();
+    let error = world.pipeline.plan(&world.commit()).await.unwrap_err();
+    let PlanError::Mistakes(mistakes) = error else { panic!("{error}") };
+    assert!(mistakes[0].starts_with("launchway.yaml:1:1:"), "{mistakes:?}");
+}
+
+#[tokio::test]
 async fn a_folder_that_the_configuration_names_and_the_commit_lacks_is_a_mistake() {
     let world = World::new("{ scan: off, test: [{ name: unit, in: nowhere, run: 'true' }] }");
     let error = world.pipeline.plan(&world.commit()).await.unwrap_err();

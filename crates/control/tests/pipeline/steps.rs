@@ -143,6 +143,20 @@ async fn a_canceled_step_ends_at_once_with_everything_it_has_started() {
 }
 
 #[tokio::test]
+async fn a_stopped_step_that_is_asked_for_again_runs_again() {
+    let world = World::new(&test_step("echo on; test -e go || sleep 60", ""));
+    let cancel = CancellationToken::new();
+    let stop = async {
+        eventually("it runs", || world.log(1, "unit").contains("on")).await;
+        cancel.cancel();
+    };
+    let (result, ()) = tokio::join!(world.run_until(1, "unit", cancel.clone()), stop);
+    assert_eq!(result.outcome, Outcome::Canceled);
+    std::fs::write(world.path("state/runs/run-1/checkout/go"), "").unwrap();
+    assert_eq!(world.run(1, "unit").await.outcome, Outcome::Passed);
+}
+
+#[tokio::test]
 async fn a_server_that_comes_back_gets_the_job_that_still_runs_and_never_starts_it_twice() {
     let mut world = World::new(&test_step(
         "echo begun >> begun; until test -e go; do sleep 0.02; done; cat begun; cp begun junit.xml",
