@@ -272,7 +272,9 @@ impl History {
 
     fn pass_time(&mut self, pick: u8) {
         self.now = self.now + Duration::from_millis(u64::from(pick).pow(3) / 4);
-        if self.app.deadline().is_some_and(|at| at <= self.now) {
+        // Now and then something else happens between a deadline and its timer.
+        let late = pick.is_multiple_of(3);
+        if !late && self.app.deadline().is_some_and(|at| at <= self.now) {
             assert!(self.offer(Event::Timer), "a deadline came and the timer was refused");
         }
     }

@@ -21,6 +21,8 @@ pub async fn perform(job: &Job<'_>) -> Effect {
     let candidate = job.rollout.candidate.unwrap_or(Color::Blue);
     let first = status(job).await;
     let baseline = baseline(job, &first);
+    // Gathered beforehand: once there is a verdict, nothing may come before the way back.
+    let differs = evidence::differs(job).await;
     let mut pid = first.pid;
     let mut before = facts(job, &first, candidate, &job.rollout.release);
     loop {
@@ -47,18 +49,16 @@ pub async fn perform(job: &Job<'_>) -> Effect {
                 let note = "the bake saw no traffic, so it says nothing about this release";
                 return Ok(RolloutEvent::Baked { notes: vec![note.into()] });
             }
-            BakeVerdict::Breached { reason } => return Ok(breached(job, reason).await),
+            BakeVerdict::Breached { reason } => {
+                let cause = format!("the bake failed: {reason}");
+                return Ok(RolloutEvent::Breached {
+                    evidence: Evidence { cause, differs, ..Evidence::default() },
+                });
+            }
             // Asked again until the rollout's own deadline, which does not let it pass.
             BakeVerdict::Unavailable { why } => job.call.note(why),
         }
     }
-}
-
-/// The verdict must not wait for what explains it: the old slot gets the traffic back first.
-async fn breached(job: &Job<'_>, reason: String) -> RolloutEvent {
-    let mut evidence = Evidence::of(format!("the bake failed: {reason}"));
-    evidence.differs = evidence::differs(job).await;
-    RolloutEvent::Breached { evidence }
 }
 
 async fn status(job: &Job<'_>) -> EdgeStatus {
