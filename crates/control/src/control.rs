@@ -174,7 +174,7 @@ impl<E: Effects> Control<E> {
             };
             self.take(message).await?;
         }
-        self.running.values().for_each(CancellationToken::cancel);
+        // Nothing is cancelled: jobs under way go on without us, and whoever comes next adopts them.
         Ok(())
     }
 
