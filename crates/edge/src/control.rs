@@ -123,7 +123,6 @@ impl Control {
         let live: Arc<Live> = Arc::new(registry.compile(table));
         self.shared.live.store(live.clone());
         registry.switched(before, &live);
-        self.shared.recheck.notify_one();
     }
 
     fn status(&self) -> EdgeStatus {

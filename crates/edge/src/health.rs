@@ -28,6 +28,8 @@ pub async fn run(shared: Arc<Shared>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let all = tokio::select! {
+            // However often requests eject a replica, the rounds over all of them go on.
+            biased;
             _ = ticks.tick() => true,
             () = shared.recheck.notified() => {
                 sleep(RECHECK).await;
