@@ -1,6 +1,16 @@
-//! The door: one binary, one verb a file in [`cli`].
+//! The door: one binary, one verb a file in [`cli`]; [`api`] is the same door for programs.
+//!
+//! ```text
+//! cli/<verb> ── client ──▶ api.sock ── api ──▶ control     what is said: view, api::wire
+//! ```
 
+mod api;
 mod cli;
+mod client;
+mod demo;
+mod tail;
+mod view;
+mod watch;
 
 use std::process::ExitCode;
 

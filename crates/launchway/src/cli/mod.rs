@@ -1,16 +1,37 @@
 //! The command line: what all verbs share. A verb is one file with `Args` and `run`, and one line in each
 //! of the two lists here.
 
+mod abort;
+mod approve;
 mod check;
+mod demo;
+mod deploy;
+mod doctor;
+mod down;
+mod edge;
+mod exec;
 mod exit;
+mod follow;
+mod history;
 mod init;
+mod logs;
+mod offline;
+mod paint;
 mod project;
+mod promote;
+mod reject;
+mod rollback;
+mod run;
+mod server;
+mod status;
 
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::client::Client;
 
 pub use exit::{Exit, Failure, Misread, Outcome};
 
@@ -19,12 +40,16 @@ macro_rules! verbs {
         #[derive(Subcommand)]
         enum Verb {
             $($verb($module::Args),)*
+            /// Carries the traffic; started by the server
+            #[command(hide = true)]
+            Edge(edge::Args),
         }
 
         impl Verb {
             async fn run(self, globals: &Globals) -> Outcome {
                 match self {
                     $(Self::$verb(args) => $module::run(args, globals).await,)*
+                    Self::Edge(args) => edge::run(args),
                 }
             }
         }
@@ -34,6 +59,21 @@ macro_rules! verbs {
 verbs! {
     init => Init,
     check => Check,
+    server => Server,
+    run => Run,
+    deploy => Deploy,
+    promote => Promote,
+    approve => Approve,
+    reject => Reject,
+    abort => Abort,
+    rollback => Rollback,
+    status => Status,
+    logs => Logs,
+    exec => Exec,
+    history => History,
+    doctor => Doctor,
+    demo => Demo,
+    down => Down,
 }
 
 /// Carries a web application from a commit to a healthy production.
@@ -73,14 +113,42 @@ pub struct Globals {
     pub state: Option<PathBuf>,
 }
 
+impl Globals {
+    /// Where the state of the project is kept.
+    pub fn state(&self) -> PathBuf {
+        self.state.clone().unwrap_or_else(|| self.directory.join(".launchway"))
+    }
+
+    /// The server of the project.
+    pub fn client(&self) -> Client {
+        Client::of(&self.state())
+    }
+}
+
+/// Threads of a server: it waits more than it works.
+const THREADS: usize = 2;
+
 /// Reads the command line and runs the verb.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    // The edge makes its own threads, and no others may be there when it changes its user.
+    if let Verb::Edge(args) = cli.verb {
+        return ended(edge::run(args));
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .max_blocking_threads(64)
+        .thread_keep_alive(std::time::Duration::from_secs(2))
+        .enable_all()
+        .build();
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return ended(Err(error.into())),
     };
-    ended(runtime.block_on(cli.verb.run(&cli.globals)))
+    let outcome = runtime.block_on(cli.verb.run(&cli.globals));
+    // Whatever still reads or waits in the background does not hold the end back.
+    runtime.shutdown_background();
+    ended(outcome)
 }
 
 fn ended(outcome: Outcome) -> ExitCode {
@@ -104,4 +172,13 @@ pub fn print(text: &str) -> Result<(), Failure> {
 /// Writes a value as JSON to standard output.
 pub fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
     print(&(serde_json::to_string_pretty(value)? + "\n"))
+}
+
+/// Says what was decided.
+fn decided(done: &crate::api::wire::Decided, verb: &str, globals: &Globals) -> Outcome {
+    match globals.json {
+        true => print_json(done)?,
+        false => print(&format!("{} {verb}: {}\n", done.id, done.said))?,
+    }
+    Ok(Exit::Ok)
 }

@@ -1,0 +1,327 @@
+//! Requests that change something: each becomes an event, which `domain` takes or refuses.
+
+use axum::Json;
+use axum::extract::{ConnectInfo, State};
+use domain::app::{App, Event, number};
+use domain::pipeline::{Run, RunEvent};
+use domain::rollout::{Kind, Phase, Rollout, RolloutEvent};
+use domain::{CommitId, EnvironmentName, Identity, ReleaseId, RolloutId, RunId};
+
+use super::Api;
+use super::answer::{Answer, Body, Problem};
+use super::peer::Peer;
+use super::wire::{
+    Decided, DeployAnswer, DeployRequest, ExecAnswer, ExecRequest, PromoteRequest, RejectRequest,
+    RollbackRequest, RunAnswer, RunRequest, Target,
+};
+
+pub async fn run(
+    State(api): State<Api>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Body(request): Body<RunRequest>,
+) -> Answer<RunAnswer> {
+    let commit = api.world.pipeline.resolve(&request.revision).await?;
+    if let Some(environment) = &request.deploy_to {
+        may_be_built_for(&api, &commit, &request.revision, environment).await?;
+    }
+    let run = request_run(&api, commit, request.deploy_to, peer.identity()?).await?;
+    Ok(Json(RunAnswer { run }))
+}
+
+pub async fn deploy(
+    State(api): State<Api>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Body(DeployRequest { environment, what }): Body<DeployRequest>,
+) -> Answer<DeployAnswer> {
+    let app = api.handle.app();
+    if let Ok(release) = ReleaseId::new(what.as_str()) {
+        return deploy_release(&api, environment, release, peer).await;
+    }
+    let commit = api.world.pipeline.resolve(&what).await?;
+    if let Some(release) = app.release_of(&commit) {
+        return deploy_release(&api, environment, release.id.clone(), peer).await;
+    }
+    may_be_built_for(&api, &commit, &what, &environment).await?;
+    let run = match being_built(&app, &commit) {
+        Some(run) => run.id.clone(),
+        None => request_run(&api, commit, Some(environment), peer.identity()?).await?,
+    };
+    Ok(Json(DeployAnswer::Builds(run)))
+}
+
+pub async fn promote(
+    State(api): State<Api>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Body(PromoteRequest { from, to }): Body<PromoteRequest>,
+) -> Answer<DeployAnswer> {
+    let app = api.handle.app();
+    let (release, origin) = match ReleaseId::new(from.as_str()) {
+        Ok(release) => (release, None),
+        Err(_) => {
+            let origin = known(&app, &from)?;
+            let live = app.environments.get(&origin).and_then(|e| e.live_release()).cloned();
+            let live = live.ok_or_else(|| {
+                Problem::conflict(format!("nothing is live in {origin}"))
+                    .help(format!("deploy something there: `launchway deploy {origin}`"))
+            })?;
+            (live, Some(origin))
+        }
+    };
+    let to = match to {
+        Some(to) => known(&app, to.as_str())?,
+        None => next_after(&app, &release, origin.as_ref())?,
+    };
+    deploy_release(&api, to, release, peer).await
+}
+
+pub async fn approve(
+    State(api): State<Api>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Body(Target { target }): Body<Target>,
+) -> Answer<Decided> {
+    let rollout = awaiting(&api.handle.app(), &target)?;
+    let event = RolloutEvent::Approved { by: peer.identity()?, groups: peer.groups()? };
+    decide(&api, &rollout, event).await?;
+    let said = format!("{} may go to {}", rollout.release, rollout.environment);
+    Ok(Json(Decided { id: rollout.id.to_string(), said }))
+}
+
+pub async fn reject(
+    State(api): State<Api>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Body(RejectRequest { target, reason }): Body<RejectRequest>,
+) -> Answer<Decided> {
+    let rollout = awaiting(&api.handle.app(), &target)?;
+    let (by, groups) = (peer.identity()?, peer.groups()?);
+    decide(&api, &rollout, RolloutEvent::Rejected { by, groups, reason }).await?;
+    let said = format!("{} does not go to {}", rollout.release, rollout.environment);
+    Ok(Json(Decided { id: rollout.id.to_string(), said }))
+}
+
+pub async fn abort(
+    State(api): State<Api>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Body(Target { target }): Body<Target>,
+) -> Answer<Decided> {
+    let by = peer.identity()?;
+    let app = api.handle.app();
+    if let Ok(run) = RunId::new(target.as_str()) {
+        if !app.runs.contains_key(&run) {
+            return Err(no_such("run", &target));
+        }
+        let event = Event::Run { run, event: RunEvent::Aborted { by } };
+        api.handle.offer(event).await?;
+        return Ok(Json(Decided { said: format!("{target} is aborted"), id: target }));
+    }
+    let rollout = unfinished(&app, &target)?;
+    let app = decide(&api, &rollout, RolloutEvent::Aborted { by }).await?;
+    let back = app.rollouts.get(&rollout.id).is_some_and(|rollout| !rollout.ended());
+    let said = match back {
+        true => {
+            format!("{} is aborted; {} goes back to what it was", rollout.id, rollout.environment)
+        }
+        false => format!("{} is aborted", rollout.id),
+    };
+    Ok(Json(Decided { id: rollout.id.to_string(), said }))
+}
+
+pub async fn rollback(
+    State(api): State<Api>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Body(RollbackRequest { environment }): Body<RollbackRequest>,
+) -> Answer<DeployAnswer> {
+    let before = api.handle.app();
+    known(&before, environment.as_str())?;
+    let event = Event::RollbackRequested { environment: environment.clone(), by: peer.identity()? };
+    let app = api.handle.offer(event).await?;
+    // A rollout that was under way after its switch is itself what goes back.
+    let reverting = app.active(&environment).filter(|r| r.kind == Kind::Deploy);
+    let id = reverting.map(|rollout| rollout.id.clone());
+    let id = id
+        .or_else(|| newest_rollout(&app, &environment))
+        .ok_or_else(|| Problem::conflict(format!("{environment} went back and did not say how")))?;
+    Ok(Json(DeployAnswer::RollsOut(id)))
+}
+
+pub async fn exec(State(api): State<Api>, Body(request): Body<ExecRequest>) -> Answer<ExecAnswer> {
+    let app = api.handle.app();
+    let environment = known(&app, request.environment.as_str())?;
+    let live = app.environments.get(&environment).and_then(|state| state.live);
+    let slot = request.slot.or(live).ok_or_else(|| {
+        Problem::conflict(format!("nothing is live in {environment}"))
+            .help("name the slot with --slot, or deploy something there first")
+    })?;
+    if request.command.is_empty() {
+        return Err(Problem::usage("the command is missing"));
+    }
+    let ran = api.engine_exec(&environment, slot, &request).await?;
+    Ok(Json(ExecAnswer { exit: ran.exit, output: ran.output }))
+}
+
+impl Api {
+    async fn engine_exec(
+        &self,
+        environment: &EnvironmentName,
+        slot: domain::Color,
+        request: &ExecRequest,
+    ) -> Result<engine::ExecOutcome, engine::EngineError> {
+        let engine = &self.world.engine;
+        engine.exec(environment, slot, &request.service, &request.command).await
+    }
+}
+
+async fn decide(
+    api: &Api,
+    rollout: &Rollout,
+    event: RolloutEvent,
+) -> Result<std::sync::Arc<App>, Problem> {
+    let event = Event::Rollout { rollout: rollout.id.clone(), event };
+    Ok(api.handle.offer(event).await?)
+}
+
+async fn deploy_release(
+    api: &Api,
+    environment: EnvironmentName,
+    release: ReleaseId,
+    peer: Peer,
+) -> Answer<DeployAnswer> {
+    let app = api.handle.app();
+    if !app.releases.contains_key(&release) {
+        return Err(no_such("release", release.as_str()));
+    }
+    let same = |r: &&Rollout| {
+        r.environment == environment && r.release == release && r.kind == Kind::Deploy && !r.ended()
+    };
+    if let Some(rollout) = app.rollouts.values().find(same) {
+        return Ok(Json(DeployAnswer::RollsOut(rollout.id.clone())));
+    }
+    let live = app.environments.get(&environment).and_then(|state| state.live_release());
+    if live == Some(&release) && app.active(&environment).is_none() {
+        return Ok(Json(DeployAnswer::Live(release)));
+    }
+    let event =
+        Event::DeployRequested { environment: environment.clone(), release, by: peer.identity()? };
+    let app = api.handle.offer(event).await?;
+    let rollout = newest_rollout(&app, &environment);
+    let rollout = rollout.ok_or_else(|| Problem::conflict("the rollout is gone already"))?;
+    Ok(Json(DeployAnswer::RollsOut(rollout)))
+}
+
+async fn request_run(
+    api: &Api,
+    commit: CommitId,
+    deploy_to: Option<EnvironmentName>,
+    by: Identity,
+) -> Result<RunId, Problem> {
+    let event = Event::RunRequested { commit, branch: None, deploy_to, by };
+    let app = api.handle.offer(event).await?;
+    let newest = app.runs.keys().max_by_key(|id| number(*id)).cloned();
+    newest.ok_or_else(|| Problem::conflict("the run is gone already"))
+}
+
+/// Refuses at once what would be refused after the build.
+async fn may_be_built_for(
+    api: &Api,
+    commit: &CommitId,
+    revision: &str,
+    name: &EnvironmentName,
+) -> Result<(), Problem> {
+    let (_, project) = api.world.pipeline.plan(commit).await?;
+    let Some(environment) = project.environment(name) else {
+        let known: Vec<&str> = project.environments.iter().map(|e| e.name.as_str()).collect();
+        let error = format!("{revision} knows no environment {name}; it has {}", known.join(", "));
+        return Err(Problem::missing(error));
+    };
+    match &environment.after {
+        Some(first) => Err(Problem::gate(format!(
+            "{revision} was not good in {first} yet, and {name} comes after it"
+        ))
+        .help(format!("deploy it there first: `launchway deploy {first} {revision}`"))),
+        None => Ok(()),
+    }
+}
+
+fn being_built<'a>(app: &'a App, commit: &CommitId) -> Option<&'a Run> {
+    app.runs.values().find(|run| run.commit == *commit && !run.ended())
+}
+
+fn newest_rollout(app: &App, environment: &EnvironmentName) -> Option<RolloutId> {
+    let here = app.rollouts.values().filter(|rollout| rollout.environment == *environment);
+    here.map(|rollout| rollout.id.clone()).max_by_key(number)
+}
+
+/// The one environment that comes after where the release was good.
+fn next_after(
+    app: &App,
+    release: &ReleaseId,
+    origin: Option<&EnvironmentName>,
+) -> Result<EnvironmentName, Problem> {
+    let project = app.projects.get(release).ok_or_else(|| no_such("release", release.as_str()))?;
+    let follows = |after: &EnvironmentName| match origin {
+        Some(origin) => after == origin,
+        None => true,
+    };
+    let next = project.environments.iter().filter(|e| e.after.as_ref().is_some_and(follows));
+    let next: Vec<&EnvironmentName> = next.map(|environment| &environment.name).collect();
+    match next.as_slice() {
+        [one] => Ok((*one).clone()),
+        [] => Err(Problem::usage("no environment comes after it").help("name one with --to")),
+        many => {
+            let names: Vec<&str> = many.iter().map(|name| name.as_str()).collect();
+            let error = format!("it could go to {}", names.join(" or "));
+            Err(Problem::usage(error).help("name one with --to"))
+        }
+    }
+}
+
+/// The environment of this name, if there is one.
+pub(super) fn known(app: &App, name: &str) -> Result<EnvironmentName, Problem> {
+    let all = control::server::known_environments(app);
+    let found = all.iter().find(|known| known.as_str() == name).cloned();
+    found.ok_or_else(|| {
+        if all.is_empty() {
+            return Problem::missing(format!("there is no environment {name} yet"))
+                .help("nothing was built so far: `launchway run` builds the newest commit");
+        }
+        let names: Vec<&str> = all.iter().map(|name| name.as_str()).collect();
+        Problem::missing(format!("there is no environment {name}"))
+            .help(format!("it has {}", names.join(", ")))
+    })
+}
+
+/// The rollout that waits for approval: by its id, or that of an environment.
+fn awaiting(app: &App, target: &str) -> Result<Rollout, Problem> {
+    let waits = |r: &&Rollout| matches!(r.phase, Phase::AwaitingApproval { .. });
+    if let Ok(id) = RolloutId::new(target) {
+        let rollout = app.rollouts.get(&id).ok_or_else(|| no_such("rollout", target))?;
+        if !waits(&rollout) {
+            let error = format!("{id} does not wait for approval, it is {}", rollout.phase.name());
+            return Err(Problem::conflict(error));
+        }
+        return Ok(rollout.clone());
+    }
+    let environment = known(app, target)?;
+    let here = app.rollouts.values().filter(|rollout| rollout.environment == environment);
+    here.filter(waits)
+        .max_by_key(|rollout| number(&rollout.id))
+        .cloned()
+        .ok_or_else(|| Problem::conflict(format!("nothing waits for approval in {environment}")))
+}
+
+/// The rollout to abort: by its id, or the one under way in an environment, or the one that waits there.
+fn unfinished(app: &App, target: &str) -> Result<Rollout, Problem> {
+    if let Ok(id) = RolloutId::new(target) {
+        return app.rollouts.get(&id).cloned().ok_or_else(|| no_such("rollout", target));
+    }
+    let environment = known(app, target)?;
+    let waiting = || {
+        let here = app.rollouts.values().filter(|r| r.environment == environment && !r.ended());
+        here.max_by_key(|rollout| number(&rollout.id))
+    };
+    let found = app.active(&environment).or_else(waiting).cloned();
+    found.ok_or_else(|| Problem::conflict(format!("nothing is under way in {environment}")))
+}
+
+pub(super) fn no_such(kind: &str, id: &str) -> Problem {
+    Problem::missing(format!("there is no {kind} {id}")).help("see `launchway history`")
+}

@@ -1,0 +1,269 @@
+//! Answers that go on: one JSON value a line, until the thing has ended or the client has.
+
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::extract::{Path, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use domain::slot::Color;
+use domain::{RolloutId, RunId, StepName};
+use engine::{LogSource, UnitView};
+use hyper::body::{Body, Bytes, Frame};
+use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+use super::Api;
+use super::answer::{Problem, Query};
+use super::change::{known, no_such};
+use super::wire::{LogLine, LogsQuery};
+use crate::tail::Tail;
+use crate::watch;
+
+/// Lines on their way to a client that reads slowly.
+const QUEUE: usize = 256;
+/// Between two looks at a log that grows.
+const LOOK: Duration = Duration::from_millis(200);
+const LINES: usize = 100;
+const MOST_LINES: usize = 10_000;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventsQuery {
+    after: Option<u64>,
+    follow: Option<bool>,
+}
+
+pub async fn run(State(api): State<Api>, Path(id): Path<String>) -> Result<Response, Problem> {
+    let run = RunId::new(id.as_str()).map_err(|_| no_such("run", &id))?;
+    if !api.handle.app().runs.contains_key(&run) {
+        return Err(no_such("run", &id));
+    }
+    let (to, from) = channel(QUEUE);
+    spawn(&api, watch::run(api.handle.clone(), api.world.pipeline.clone(), run, to));
+    Ok(lines(from))
+}
+
+pub async fn rollout(State(api): State<Api>, Path(id): Path<String>) -> Result<Response, Problem> {
+    let rollout = RolloutId::new(id.as_str()).map_err(|_| no_such("rollout", &id))?;
+    if !api.handle.app().rollouts.contains_key(&rollout) {
+        return Err(no_such("rollout", &id));
+    }
+    let (to, from) = channel(QUEUE);
+    spawn(&api, watch::rollout(api.handle.clone(), rollout, to));
+    Ok(lines(from))
+}
+
+pub async fn events(
+    State(api): State<Api>,
+    Query(query): Query<EventsQuery>,
+) -> Result<Response, Problem> {
+    let (to, from) = channel(QUEUE);
+    let follow = query.follow.unwrap_or(false);
+    spawn(&api, send_events(api.clone(), query.after.unwrap_or(0), follow, to));
+    Ok(lines(from))
+}
+
+pub async fn logs(
+    State(api): State<Api>,
+    Query(query): Query<LogsQuery>,
+) -> Result<Response, Problem> {
+    let files = match (&query.run, &query.environment) {
+        (Some(run), None) => vec![api.step_log(run, query.step.as_deref())?],
+        (None, Some(_)) => api.unit_logs(&query)?,
+        _ => return Err(Problem::usage("name an environment, or a run and its step")),
+    };
+    let wanted = query.lines.unwrap_or(LINES).min(MOST_LINES);
+    let (to, from) = channel(QUEUE);
+    spawn(&api, send_logs(files, wanted, query.follow.unwrap_or(false), to));
+    Ok(lines(from))
+}
+
+impl Api {
+    fn step_log(&self, run: &RunId, step: Option<&str>) -> Result<(String, PathBuf), Problem> {
+        let step = step.ok_or_else(|| Problem::usage("the step is missing"))?;
+        let step = StepName::new(step).map_err(|error| Problem::usage(error.to_string()))?;
+        let path = self.world.pipeline.log_path(run.as_str(), &step);
+        if !path.is_file() {
+            return Err(Problem::missing(format!("step `{step}` of {run} has no log"))
+                .help(format!("`launchway history {run}` shows its steps")));
+        }
+        Ok((step.to_string(), path))
+    }
+
+    /// The outputs of what the query names, and of the live slot unless it names one.
+    fn unit_logs(&self, query: &LogsQuery) -> Result<Vec<(String, PathBuf)>, Problem> {
+        let app = self.handle.app();
+        let name = query.environment.as_ref().map_or("", |name| name.as_str());
+        let environment = known(&app, name)?;
+        let live = app.environments.get(&environment).and_then(|state| state.live);
+        let candidate = app.active(&environment).and_then(|rollout| rollout.candidate);
+        let slot = query.slot.or(live).or(candidate);
+        let units: Vec<UnitView> = self.engine.units(&environment);
+        let named = units.iter().filter_map(|unit| {
+            let name = wanted(&unit.source, query, slot)?;
+            Some((name, unit.output.clone()))
+        });
+        let files: Vec<_> = named.collect();
+        if !files.is_empty() {
+            return Ok(files);
+        }
+        let what = query.service.as_ref().map_or("no service", |service| service.as_str());
+        let mut services: Vec<String> = units.iter().map(|unit| service_of(&unit.source)).collect();
+        services.dedup();
+        let there = services.join(", ");
+        let slot = slot.map_or(String::new(), |slot| format!(" (slot {slot})"));
+        Err(Problem::missing(format!("{what} has run in {environment}{slot}")).help(
+            if there.is_empty() {
+                "nothing has run there".into()
+            } else {
+                format!("there is {there}")
+            },
+        ))
+    }
+}
+
+fn service_of(source: &LogSource) -> String {
+    match source {
+        LogSource::Replica { service, .. } | LogSource::Backing { service } => service.to_string(),
+        LogSource::Job { id } => id.clone(),
+    }
+}
+
+/// What a source is called, if it is asked for. Backing services belong to both slots.
+fn wanted(source: &LogSource, query: &LogsQuery, slot: Option<Color>) -> Option<String> {
+    let asked = |name| query.service.as_ref().is_none_or(|asked| asked == name);
+    match source {
+        LogSource::Replica { slot: of, service, index } => {
+            (asked(service) && slot == Some(*of)).then(|| format!("{service}.{index}"))
+        }
+        LogSource::Backing { service } => {
+            (asked(service) && query.slot.is_none()).then(|| service.to_string())
+        }
+        LogSource::Job { .. } => None,
+    }
+}
+
+async fn send_logs(
+    files: Vec<(String, PathBuf)>,
+    wanted: usize,
+    follow: bool,
+    to: Sender<LogLine>,
+) {
+    let mut tails = Vec::new();
+    for (source, path) in files {
+        let (tail, last) = Tail::last(path, wanted);
+        if send_lines(&source, last, &to).await.is_none() {
+            return;
+        }
+        tails.push((source, tail));
+    }
+    while follow {
+        for (source, tail) in &mut tails {
+            let more = tail.lines();
+            if send_lines(source, more, &to).await.is_none() {
+                return;
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = to.closed() => return,
+        }
+    }
+}
+
+async fn send_lines(source: &str, lines: Vec<String>, to: &Sender<LogLine>) -> Option<()> {
+    for text in lines {
+        to.send(LogLine { source: source.into(), text }).await.ok()?;
+    }
+    Some(())
+}
+
+async fn send_events(api: Api, after: u64, follow: bool, to: Sender<std::sync::Arc<store::Entry>>) {
+    let mut news = api.handle.listen();
+    let Some(mut last) = send_logged(&api, after, &to).await else { return };
+    while follow {
+        let entry = tokio::select! {
+            entry = news.recv() => entry,
+            () = to.closed() => return,
+        };
+        match entry {
+            Ok(entry) if entry.seq <= last => {}
+            Ok(entry) => {
+                last = entry.seq;
+                if to.send(entry).await.is_err() {
+                    return;
+                }
+            }
+            Err(RecvError::Lagged(_)) => match send_logged(&api, last, &to).await {
+                Some(now) => last = now,
+                None => return,
+            },
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+/// Sends what the log has after `seq`; the last number it sent.
+async fn send_logged(
+    api: &Api,
+    mut seq: u64,
+    to: &Sender<std::sync::Arc<store::Entry>>,
+) -> Option<u64> {
+    loop {
+        let entries = match api.handle.store().after(seq, 500).await {
+            Ok(entries) => entries,
+            Err(error) => {
+                tracing::warn!(%error, "cannot read the log for a client");
+                return None;
+            }
+        };
+        if entries.is_empty() {
+            return Some(seq);
+        }
+        for entry in entries {
+            seq = entry.seq;
+            to.send(std::sync::Arc::new(entry)).await.ok()?;
+        }
+    }
+}
+
+/// Ends with the server, so that no client holds it back.
+fn spawn(api: &Api, feed: impl Future<Output = ()> + Send + 'static) {
+    let stop = api.stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = feed => {}
+            () = stop.cancelled() => {}
+        }
+    });
+}
+
+/// A response of a JSON value a line.
+pub(super) fn lines<T: Serialize + Send + 'static>(from: Receiver<T>) -> Response {
+    let body = axum::body::Body::new(Lines(from));
+    ([(CONTENT_TYPE, "application/x-ndjson")], body).into_response()
+}
+
+struct Lines<T>(Receiver<T>);
+
+impl<T: Serialize> Body for Lines<T> {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.poll_recv(context).map(|value| {
+            // A value that is no JSON ends the answer early, which the client takes for a failure.
+            let mut line = serde_json::to_vec(&value?).ok()?;
+            line.push(b'\n');
+            Some(Ok(Frame::data(line.into())))
+        })
+    }
+}

@@ -1,0 +1,157 @@
+//! Requests that only look.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use control::pipeline::Difference;
+use control::server::{EDGE, edge_folder, known_environments};
+use domain::app::{App, number};
+use domain::pipeline::Run;
+use domain::rollout::Rollout;
+use domain::route::EdgeStatus;
+use domain::slot::Snapshot;
+use domain::{EnvironmentName, RolloutId, RunId, StepName};
+use serde::Deserialize;
+
+use super::Api;
+use super::answer::{Answer, Problem, Query};
+use super::change::{known, no_such};
+use super::wire::History;
+use crate::view::{EdgeView, Gathered, RolloutView, RunView, ServerView, Status};
+
+/// For one look at an environment; what was seen before is shown when it takes longer.
+const LOOK: Duration = Duration::from_secs(3);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Only {
+    environment: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WhyQuery {
+    run: RunId,
+    step: StepName,
+}
+
+pub async fn status(State(api): State<Api>, Query(only): Query<Only>) -> Answer<Status> {
+    let app = api.handle.app();
+    let only = match only.environment {
+        Some(name) => Some(known(&app, &name)?),
+        None => None,
+    };
+    let (edge, answer) = api.look_at_edge(&app).await;
+    let mut snapshots = api.world.seen();
+    let mut units = BTreeMap::new();
+    for name in known_environments(&app) {
+        if only.as_ref().is_some_and(|only| *only != name) {
+            continue;
+        }
+        if let Some(snapshot) = api.look_at(&name).await {
+            snapshots.insert(name.clone(), snapshot);
+        }
+        units.insert(name.clone(), api.engine.units(&name));
+    }
+    let server = ServerView {
+        pid: std::process::id(),
+        since: api.since,
+        version: env!("CARGO_PKG_VERSION").into(),
+    };
+    let gathered = Gathered {
+        app: &app,
+        now: control::clock::wall(),
+        server: Some(server),
+        edge,
+        answer,
+        notes: api.handle.notes(),
+        snapshots,
+        units,
+    };
+    Ok(Json(gathered.status(only.as_ref())))
+}
+
+pub async fn history(State(api): State<Api>, Query(only): Query<Only>) -> Answer<History> {
+    let app = api.handle.app();
+    let only = match only.environment {
+        Some(name) => Some(known(&app, &name)?),
+        None => None,
+    };
+    Ok(Json(history_of(&app, only.as_ref())))
+}
+
+/// Runs and rollouts, newest first; those of one environment only, if one is named.
+pub fn history_of(app: &App, only: Option<&EnvironmentName>) -> History {
+    let notes = std::collections::HashMap::new();
+    let here = |rollout: &&Rollout| only.is_none_or(|only| rollout.environment == *only);
+    let mut rollouts: Vec<&Rollout> = app.rollouts.values().filter(here).collect();
+    rollouts.sort_by_key(|rollout| std::cmp::Reverse(number(&rollout.id)));
+    let rollouts = rollouts.into_iter().map(|rollout| RolloutView::of(app, &notes, rollout));
+    let mut runs: Vec<&Run> = app.runs.values().filter(|_| only.is_none()).collect();
+    runs.sort_by_key(|run| std::cmp::Reverse(number(&run.id)));
+    History {
+        now: control::clock::wall(),
+        runs: runs.into_iter().map(|run| RunView::of(app, run)).collect(),
+        rollouts: rollouts.collect(),
+    }
+}
+
+pub async fn runs(State(api): State<Api>) -> Answer<Vec<RunView>> {
+    Ok(Json(history_of(&api.handle.app(), None).runs))
+}
+
+pub async fn run(State(api): State<Api>, Path(id): Path<String>) -> Answer<Run> {
+    let app = api.handle.app();
+    let run = RunId::new(id.as_str()).ok().and_then(|id| app.runs.get(&id));
+    run.cloned().map(Json).ok_or_else(|| no_such("run", &id))
+}
+
+pub async fn rollout(State(api): State<Api>, Path(id): Path<String>) -> Answer<Rollout> {
+    let app = api.handle.app();
+    let rollout = RolloutId::new(id.as_str()).ok().and_then(|id| app.rollouts.get(&id));
+    rollout.cloned().map(Json).ok_or_else(|| no_such("rollout", &id))
+}
+
+pub async fn why(State(api): State<Api>, Query(query): Query<WhyQuery>) -> Answer<Vec<Difference>> {
+    let why = api.world.pipeline.why(&query.run, &query.step).await;
+    why.map(Json).map_err(|error| Problem::missing(error.to_string()))
+}
+
+impl Api {
+    async fn look_at(&self, name: &EnvironmentName) -> Option<Snapshot> {
+        tokio::time::timeout(LOOK, self.world.engine.observe(name)).await.ok()?.ok()
+    }
+
+    async fn look_at_edge(&self, app: &App) -> (EdgeView, Option<EdgeStatus>) {
+        let answer = self.world.edge.clone().with_deadline(LOOK).status().await;
+        let unit = self.engine.supervised(EDGE).await;
+        let view = EdgeView {
+            listen: Some(self.world.listen),
+            pid: answer.as_ref().ok().map(|answer| answer.pid),
+            shim_pid: unit.as_ref().map(|unit| unit.shim.pid),
+            restarts: unit.as_ref().map_or(0, |unit| unit.restarts),
+            epoch: answer.as_ref().ok().map(|answer| answer.epoch),
+            wanted: app.table.epoch,
+            problem: answer.as_ref().err().map(ToString::to_string),
+        };
+        (view, answer.ok())
+    }
+}
+
+/// The edge as it is found without a server.
+pub async fn edge_alone(state: &std::path::Path, app: &App) -> (EdgeView, Option<EdgeStatus>) {
+    let client = edge::Client::new(edge_folder(state).join("control.sock")).with_deadline(LOOK);
+    let answer = client.status().await;
+    let view = EdgeView {
+        listen: answer.as_ref().ok().map(|answer| answer.listen),
+        pid: answer.as_ref().ok().map(|answer| answer.pid),
+        shim_pid: None,
+        restarts: 0,
+        epoch: answer.as_ref().ok().map(|answer| answer.epoch),
+        wanted: app.table.epoch,
+        problem: answer.as_ref().err().map(ToString::to_string),
+    };
+    (view, answer.ok())
+}

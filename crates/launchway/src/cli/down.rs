@@ -1,0 +1,90 @@
+//! `launchway down`: stops an environment, or everything.
+
+use std::net::SocketAddr;
+
+use control::server::Server;
+use domain::EnvironmentName;
+use tokio_util::sync::CancellationToken;
+
+use super::{Exit, Failure, Globals, Outcome, server};
+use crate::api;
+use crate::api::wire::{DownRequest, DownUpdate};
+
+/// Stop an environment, or everything with the server last
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  launchway down staging               stop it; its data stays for the next deployment
+  launchway down staging --with-data   and delete its data
+  launchway down                       stop every environment, the edge and the server
+
+What is under way there is aborted first. Works without a server too.")]
+pub struct Args {
+    /// By default all of them
+    environment: Option<EnvironmentName>,
+    /// Delete the data of its backing services too
+    #[arg(long)]
+    with_data: bool,
+}
+
+/// Runs the verb.
+pub async fn run(args: Args, globals: &Globals) -> Outcome {
+    let client = globals.client();
+    if !client.answers().await && globals.state().join("events.db").is_file() {
+        return alone(args, globals).await;
+    }
+    let request = DownRequest { environment: args.environment, with_data: args.with_data };
+    let mut feed = client.post_and_follow("/v1/down", &request).await?;
+    while let Some(update) = feed.next().await? {
+        if let Some(exit) = show(update) {
+            return Ok(exit);
+        }
+    }
+    Err(Failure::new(
+        Exit::Failed,
+        "the server went away before everything was down",
+        "run it again: it goes on from there",
+    ))
+}
+
+/// A server for as long as it takes.
+async fn alone(args: Args, globals: &Globals) -> Outcome {
+    if let Some(environment) = args.environment {
+        return Err(Failure::new(
+            Exit::Failed,
+            format!("taking {environment} down: no server answers"),
+            "start one with `launchway server`; `launchway down` without a name works without one",
+        ));
+    }
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let opened = Server::open(server::config(globals, any)?).await?;
+    let (handle, engine) = (opened.handle.clone(), opened.engine());
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(opened.run(stop.clone()));
+    let by = api::identity(nix::unistd::getuid().as_raw());
+    let by = by.map_err(|error| Failure::new(Exit::Failed, error, "give this user a name"))?;
+    let (to, mut updates) = tokio::sync::mpsc::channel(64);
+    let shown = tokio::spawn(async move {
+        while let Some(update) = updates.recv().await {
+            show(update);
+        }
+    });
+    let done = api::take_everything_down(&handle, &engine, by, args.with_data, &to).await;
+    drop(to);
+    stop.cancel();
+    running.await??;
+    shown.await?;
+    done.map_err(|why| Failure::new(Exit::Failed, why, "run it again: it goes on from there"))?;
+    Ok(Exit::Ok)
+}
+
+fn show(update: DownUpdate) -> Option<Exit> {
+    match update {
+        DownUpdate::Progress(text) => eprintln!("{text}"),
+        DownUpdate::Done => return Some(Exit::Ok),
+        DownUpdate::Failed(why) => {
+            eprintln!("error: {why}");
+            return Some(Exit::Failed);
+        }
+    }
+    None
+}

@@ -1,0 +1,223 @@
+//! Follows a run or a rollout on standard error and says how it ended.
+
+use std::time::Duration;
+
+use domain::RunId;
+use domain::pipeline::{Outcome, Run, RunPhase, StepResult};
+use domain::rollout::{End, Evidence, Phase, Rollout};
+
+use super::paint::{Paint, span};
+use super::{Exit, Failure};
+use crate::client::Client;
+use crate::watch::{RolloutUpdate, RunUpdate};
+
+/// Lines of a log that are shown of a failure; `launchway logs` has the rest.
+const TAIL: usize = 20;
+
+/// Follows the run to its end.
+pub async fn run(client: &Client, id: &RunId) -> Result<Run, Failure> {
+    let mut feed = client.follow(&format!("/v1/runs/{id}/watch")).await?;
+    while let Some(update) = feed.next().await? {
+        if let Some(run) = show(update) {
+            return Ok(run);
+        }
+    }
+    Err(lost(id.as_str()))
+}
+
+/// Shows one update; the run when it was the last.
+pub fn show(update: RunUpdate) -> Option<Run> {
+    let paint = Paint::stderr();
+    match update {
+        RunUpdate::Waiting { reason } => eprintln!("waits for {reason}"),
+        RunUpdate::Line { stage, step, text } => {
+            eprintln!("{} {text}", paint.dim(&format!("{stage}/{step} |")));
+        }
+        RunUpdate::Step { stage, step, result } => {
+            eprintln!("{stage}/{step}: {}", outcome(paint, &result));
+        }
+        RunUpdate::Ended { run } => return Some(*run),
+    }
+    None
+}
+
+/// One step's result in a line.
+pub fn outcome(paint: Paint, result: &StepResult) -> String {
+    let took = span(result.duration);
+    let cause = result.cause.as_ref().map_or(String::new(), |cause| format!(": {cause}"));
+    let mut said = match (result.outcome, &result.reused) {
+        (Outcome::Passed, Some(run)) => paint.good(&format!("reused from {run}")),
+        (Outcome::Passed, None) if result.flaky => {
+            paint.bad(&format!("flaky: passed only at attempt {}, {took}", result.attempts))
+        }
+        (Outcome::Passed, None) => format!("{} in {took}", paint.good("passed")),
+        (Outcome::Failed, _) => format!("{} in {took}{cause}", paint.bad("failed")),
+        (Outcome::TimedOut, _) => format!("{} after {took}{cause}", paint.bad("timed out")),
+        (Outcome::Unavailable, _) => format!("{}{cause}", paint.bad("unavailable")),
+        (Outcome::Canceled, _) => paint.bad("canceled"),
+    };
+    if let Some(tests) = &result.tests {
+        let (passed, failed, skipped) = (tests.passed, tests.failed, tests.skipped);
+        said += &format!("; tests: {passed} passed, {failed} failed, {skipped} skipped");
+    }
+    if let Some(found) =
+        result.findings.as_ref().filter(|f| f.at_least(domain::config::Severity::Low) > 0)
+    {
+        let (low, medium, high, critical) = (found.low, found.medium, found.high, found.critical);
+        said +=
+            &format!("; findings: {critical} critical, {high} high, {medium} medium, {low} low");
+    }
+    said
+}
+
+/// The last line of a run, and its exit code.
+pub fn verdict(run: &Run) -> (Exit, String) {
+    let took = |at: domain::Timestamp| span(at.since(run.created));
+    let (id, commit) = (&run.id, run.commit.short());
+    match &run.phase {
+        RunPhase::Green { at } => {
+            (Exit::Ok, format!("{id} of {commit} is green after {}", took(*at)))
+        }
+        RunPhase::Red { at, stage } => {
+            let hint = format!("`launchway history {id}` shows every step");
+            (
+                Exit::Failed,
+                format!("{id} of {commit} is red at {stage} after {}; {hint}", took(*at)),
+            )
+        }
+        RunPhase::Aborted { by, .. } => {
+            (Exit::Interrupted, format!("{id} of {commit} was aborted by {by}"))
+        }
+        RunPhase::Invalid { mistakes, .. } => {
+            let list: String = mistakes.iter().map(|mistake| format!("\n  {mistake}")).collect();
+            (Exit::Usage, format!("the configuration of {commit} has mistakes:{list}"))
+        }
+        RunPhase::Planning | RunPhase::Running => {
+            (Exit::Failed, format!("{id} is {}", run.phase.name()))
+        }
+    }
+}
+
+/// Until when a rollout is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// The traffic has moved (once more).
+    Switched,
+    /// Nothing follows any more.
+    End,
+}
+
+/// How far a rollout was followed.
+pub enum Followed {
+    Ended(Box<Rollout>),
+    /// It waits for somebody's approval.
+    Approval,
+    /// The traffic moved, after so many milliseconds.
+    Switched(u64),
+}
+
+/// Follows the rollout.
+pub async fn rollout(client: &Client, id: &str, until: Until) -> Result<Followed, Failure> {
+    let mut feed = client.follow(&format!("/v1/rollouts/{id}/watch")).await?;
+    let (mut phase_said, mut millis) = (String::new(), 0);
+    let mut notes = Notes::default();
+    // A rollout that goes back after a switch has moved the traffic before it was asked to.
+    let mut going_back = false;
+    while let Some(update) = feed.next().await? {
+        match update {
+            RolloutUpdate::At { approval: true, .. } => return Ok(Followed::Approval),
+            RolloutUpdate::At { phase, hold, note, .. } => {
+                going_back |= phase == "reverting";
+                if phase != phase_said {
+                    let waits = hold.map_or(String::new(), |hold| format!(": waits for {hold}"));
+                    eprintln!("{id} {phase}{waits}");
+                    phase_said = phase;
+                } else if let Some(note) = note.filter(|note| notes.worth(note)) {
+                    eprintln!("{id} {phase_said}: {note}");
+                }
+            }
+            RolloutUpdate::Switched { to, millis: took } => {
+                millis = took;
+                eprintln!("{id} moved the traffic to slot {to} after {took} ms");
+                if until == Until::Switched && (!going_back || phase_said == "reverting") {
+                    return Ok(Followed::Switched(millis));
+                }
+            }
+            RolloutUpdate::Ended { rollout } if until == Until::Switched && moved(&rollout) => {
+                return Ok(Followed::Switched(millis));
+            }
+            RolloutUpdate::Ended { rollout } => return Ok(Followed::Ended(rollout)),
+        }
+    }
+    Err(lost(id))
+}
+
+fn moved(rollout: &Rollout) -> bool {
+    rollout.phase == Phase::Live
+}
+
+/// What is in the way changes often while something starts; once a second is enough for people.
+#[derive(Default)]
+struct Notes {
+    last: Option<(String, std::time::Instant)>,
+}
+
+impl Notes {
+    fn worth(&mut self, note: &str) -> bool {
+        let stale = self
+            .last
+            .as_ref()
+            .is_none_or(|(said, at)| said != note && at.elapsed() > Duration::from_secs(1));
+        if stale {
+            self.last = Some((note.into(), std::time::Instant::now()));
+        }
+        stale
+    }
+}
+
+/// What is said of a rollout that has ended, and its exit code.
+pub fn ending(rollout: &Rollout) -> (Exit, String) {
+    let (id, release, environment) = (&rollout.id, &rollout.release, &rollout.environment);
+    let Phase::Ended { end } = &rollout.phase else {
+        return (Exit::Ok, format!("{release} is live in {environment}"));
+    };
+    let exit = match end {
+        End::RolledBack { .. } => Exit::RolledBack,
+        End::Rejected { .. } | End::Expired => Exit::Refused,
+        End::Failed { .. }
+        | End::Stranded { .. }
+        | End::Aborted { .. }
+        | End::Superseded { .. } => Exit::Failed,
+    };
+    (exit, format!("{id} of {release} in {environment} {end}"))
+}
+
+/// What a failure left behind, on standard error.
+pub fn show_evidence(evidence: &Evidence) {
+    for (replica, probes) in &evidence.probes {
+        eprintln!("\nprobes of {replica}:");
+        for probe in probes.iter().rev().take(5).rev() {
+            eprintln!("  {} {} -> {}", probe.at, probe.request, probe.answer);
+        }
+    }
+    for (source, lines) in &evidence.logs {
+        eprintln!("\nlast lines of {source}:");
+        for line in &lines[lines.len().saturating_sub(TAIL)..] {
+            eprintln!("  {line}");
+        }
+    }
+    if !evidence.differs.is_empty() {
+        eprintln!("\nfiles that differ from the live release:");
+        for file in &evidence.differs {
+            eprintln!("  {file}");
+        }
+    }
+}
+
+fn lost(what: &str) -> Failure {
+    Failure::new(
+        Exit::Failed,
+        format!("the server went away while {what} was followed"),
+        "start it again with `launchway server`: it goes on from there",
+    )
+}

@@ -1,0 +1,96 @@
+//! `launchway logs`: what services and steps wrote.
+
+use domain::slot::Color;
+use domain::{EnvironmentName, RunId};
+
+use super::{Exit, Failure, Globals, Outcome, print};
+use crate::api::wire::LogLine;
+use crate::client::encode;
+
+/// Show what an environment's services, or a step of a run, wrote
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  launchway logs production                    every service of the live slot
+  launchway logs production backend -f         one service, and go on
+  launchway logs staging backend --slot blue   the slot that is not live
+  launchway logs run-7 pytest                  a step of a build
+
+With --json a line is an object with `source` and `text`.")]
+pub struct Args {
+    /// An environment or a run (run-7)
+    what: String,
+    /// A service, or the step of a run
+    name: Option<String>,
+    /// By default the live one
+    #[arg(long, value_parser = color)]
+    slot: Option<Color>,
+    /// How many lines back
+    #[arg(short = 'n', long, default_value_t = 100)]
+    lines: usize,
+    /// Go on as more is written
+    #[arg(short, long)]
+    follow: bool,
+}
+
+/// Runs the verb.
+pub async fn run(args: Args, globals: &Globals) -> Outcome {
+    let mut feed = globals.client().follow(&path(&args)?).await?;
+    let mut several = args.name.is_none();
+    loop {
+        let line = tokio::select! {
+            line = feed.next::<LogLine>() => line?,
+            _ = tokio::signal::ctrl_c() => return Ok(Exit::Ok),
+        };
+        let Some(line) = line else { return Ok(Exit::Ok) };
+        if globals.json {
+            print(&(serde_json::to_string(&line)? + "\n"))?;
+            continue;
+        }
+        // A second replica of the same service needs telling apart too.
+        several |= line.source.rsplit_once('.').is_some_and(|(_, index)| index.parse() != Ok(0));
+        match several {
+            true => print(&format!("{} | {}\n", line.source, line.text))?,
+            false => print(&format!("{}\n", line.text))?,
+        }
+    }
+}
+
+fn path(args: &Args) -> Result<String, Failure> {
+    let mut path = format!("/v1/logs?lines={}&follow={}", args.lines, args.follow);
+    let mut add = |key: &str, value: &str| path += &format!("&{key}={}", encode(value));
+    if let Ok(run) = args.what.parse::<RunId>() {
+        let Some(step) = &args.name else {
+            return Err(Failure::new(
+                Exit::Usage,
+                format!("which step of {run}?"),
+                format!(
+                    "`launchway history {run}` shows its steps; then `launchway logs {run} STEP`"
+                ),
+            ));
+        };
+        add("run", run.as_str());
+        add("step", step);
+        return Ok(path);
+    }
+    let environment: Result<EnvironmentName, _> = args.what.parse();
+    let environment = environment.map_err(|error| {
+        Failure::new(Exit::Usage, error.to_string(), "name an environment, or a run like run-7")
+    })?;
+    add("environment", environment.as_str());
+    if let Some(service) = &args.name {
+        add("service", service);
+    }
+    if let Some(slot) = args.slot {
+        add("slot", slot.as_str());
+    }
+    Ok(path)
+}
+
+/// `blue` or `green`.
+pub fn color(text: &str) -> Result<Color, String> {
+    match text {
+        "blue" => Ok(Color::Blue),
+        "green" => Ok(Color::Green),
+        _ => Err("a slot is `blue` or `green`".into()),
+    }
+}

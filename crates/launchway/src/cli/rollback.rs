@@ -1,0 +1,83 @@
+//! `launchway rollback`: back to the release before.
+
+use domain::rollout::Rollout;
+use domain::{EnvironmentName, RolloutId};
+use serde_json::json;
+
+use super::follow::{Followed, Until};
+use super::{Exit, Failure, Globals, Outcome, deploy, follow, print, print_json};
+use crate::api::wire::{DeployAnswer, RollbackRequest};
+
+/// Go back to the release that was live before
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  launchway rollback production           returns when the traffic is back, and says after how long
+  launchway rollback production --wait    returns when the old slot has finished its requests too
+
+While the old slot is warm only the traffic has to move; `launchway status` shows whether it is. A rollout
+that still bakes is aborted, which goes back as well.")]
+pub struct Args {
+    environment: EnvironmentName,
+    /// Wait until nothing of it is left to do
+    #[arg(long)]
+    wait: bool,
+}
+
+/// Runs the verb.
+pub async fn run(args: Args, globals: &Globals) -> Outcome {
+    let client = globals.client();
+    let environment = args.environment.clone();
+    let request = RollbackRequest { environment: args.environment };
+    let answer: DeployAnswer = client.post("/v1/rollback", &request).await?;
+    let DeployAnswer::RollsOut(id) = answer else {
+        let message = format!("going back in {environment}: the server's answer is not understood");
+        return Err(Failure::new(Exit::Failed, message, "use the same version as the server"));
+    };
+    let millis = match follow::rollout(&client, id.as_str(), Until::Switched).await? {
+        Followed::Switched(millis) => millis,
+        Followed::Approval => return Ok(Exit::WaitingForApproval),
+        Followed::Ended(rollout) => return gone_back(&rollout),
+    };
+    let live = live_in(&client, &environment, &id).await?;
+    match globals.json {
+        true => print_json(&json!({ "rollout": id, "live": live, "millis": millis }))?,
+        false => {
+            print(&format!("{live} has the traffic of {environment} again, after {millis} ms\n"))?
+        }
+    }
+    if !args.wait {
+        return Ok(Exit::Ok);
+    }
+    match follow::rollout(&client, id.as_str(), Until::End).await? {
+        Followed::Ended(rollout) => gone_back(&rollout),
+        _ => deploy::to_the_end(&client, &id, globals).await,
+    }
+}
+
+/// The release that the environment went back to.
+async fn live_in(
+    client: &crate::client::Client,
+    environment: &EnvironmentName,
+    id: &RolloutId,
+) -> Result<String, Failure> {
+    let status: crate::view::Status =
+        client.get(&format!("/v1/status?environment={environment}")).await?;
+    let slots = status.environments.iter().flat_map(|environment| &environment.slots);
+    let live = slots.filter(|slot| slot.live).map(|slot| slot.release.id.to_string()).next();
+    Ok(live.unwrap_or_else(|| id.to_string()))
+}
+
+/// An aborted rollout has done what was asked: it went back.
+fn gone_back(rollout: &Rollout) -> Outcome {
+    use domain::rollout::{End, Phase};
+    let aborted = matches!(rollout.phase, Phase::Ended { end: End::Aborted { .. } });
+    let (exit, said) = follow::ending(rollout);
+    if aborted || exit == Exit::Ok {
+        return Ok(Exit::Ok);
+    }
+    eprintln!("{said}");
+    if let Some(evidence) = &rollout.evidence {
+        follow::show_evidence(evidence);
+    }
+    Ok(exit)
+}

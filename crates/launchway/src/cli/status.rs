@@ -1,0 +1,290 @@
+//! `launchway status`: what runs where, what is under way, what it waits for, and the way back.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write;
+
+use domain::app::App;
+use domain::slot::Endpoint;
+use domain::{EnvironmentName, Timestamp};
+
+use super::paint::{Paint, ago, commit, left, span};
+use super::{Exit, Failure, Globals, Outcome, offline, print, print_json};
+use crate::api;
+use crate::client::{CallError, encode};
+use crate::view::{
+    BackingView, EnvironmentView, Gathered, ReplicaView, RollbackView, RolloutView, SlotView,
+    Status, Way,
+};
+
+/// Show what runs, what is under way, and what it waits for
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  launchway status                 every environment
+  launchway status production      one of them
+  launchway status --json          for a program, with process ids
+
+Ends with 1 when no server answers; what its log knows is shown then.")]
+pub struct Args {
+    environment: Option<EnvironmentName>,
+}
+
+/// Runs the verb.
+pub async fn run(args: Args, globals: &Globals) -> Outcome {
+    let path = match &args.environment {
+        Some(name) => format!("/v1/status?environment={}", encode(name.as_str())),
+        None => "/v1/status".into(),
+    };
+    let absent = match globals.client().get::<Status>(&path).await {
+        Ok(status) => {
+            show(&status, globals)?;
+            return Ok(Exit::Ok);
+        }
+        Err(absent @ CallError::Absent { .. }) => absent,
+        Err(error) => return Err(error.into()),
+    };
+    let state = globals.state();
+    if let Ok(app) = offline::app(&state).await {
+        let status = from_disk(&state, &app, args.environment.as_ref()).await;
+        show(&status, globals)?;
+        eprintln!("this is what the log knows; traffic goes on without the server");
+    }
+    Err(Failure::from(absent))
+}
+
+async fn from_disk(state: &std::path::Path, app: &App, only: Option<&EnvironmentName>) -> Status {
+    let (edge, answer) = api::edge_alone(state, app).await;
+    let gathered = Gathered {
+        app,
+        now: control::clock::wall(),
+        server: None,
+        edge,
+        answer,
+        notes: HashMap::new(),
+        snapshots: BTreeMap::new(),
+        units: BTreeMap::new(),
+    };
+    gathered.status(only)
+}
+
+fn show(status: &Status, globals: &Globals) -> Result<(), Failure> {
+    match globals.json {
+        true => print_json(status),
+        false => print(&page(status)),
+    }
+}
+
+/// All of it, for people.
+fn page(status: &Status) -> String {
+    let mut page = Page { text: String::new(), paint: Paint::stdout(), now: status.now };
+    page.head(status);
+    for environment in &status.environments {
+        page.environment(environment);
+    }
+    if status.environments.is_empty() {
+        page.line("nothing was built so far; `launchway run` builds the newest commit");
+    }
+    for run in &status.runs {
+        let hold = run.hold.as_ref().map_or(String::new(), |hold| format!(", waits for {hold}"));
+        let subject = run.subject.as_deref().unwrap_or("");
+        let began = ago(page.now, run.created);
+        page.line(&format!(
+            "\n{} of {} {subject}: {}, began {began}{hold}",
+            run.id,
+            run.commit.short(),
+            run.phase
+        ));
+    }
+    page.text
+}
+
+struct Page {
+    text: String,
+    paint: Paint,
+    now: Timestamp,
+}
+
+impl Page {
+    fn line(&mut self, text: &str) {
+        let _ = writeln!(self.text, "{text}");
+    }
+
+    fn row(&mut self, name: &str, text: &str) {
+        let _ = writeln!(self.text, "  {name:<10} {text}");
+    }
+
+    fn head(&mut self, status: &Status) {
+        let app = status.app.as_ref().map_or("no app yet", |app| app.as_str());
+        let server = match &status.server {
+            Some(server) => format!("server {} since {}", server.pid, ago(self.now, server.since)),
+            None => self.paint.bad("no server"),
+        };
+        let edge = &status.edge;
+        let edge = match (&edge.problem, edge.epoch, edge.pid) {
+            (None, Some(epoch), Some(pid)) => {
+                let behind = match epoch == edge.wanted {
+                    true => String::new(),
+                    false => format!(", behind: {} is wanted", edge.wanted),
+                };
+                let restarts = restarts(edge.restarts);
+                let listen = edge.listen.map_or(String::new(), |listen| format!(" on {listen}"));
+                format!("edge {pid}{listen}, table {epoch}{behind}{restarts}")
+            }
+            (problem, ..) => {
+                let why = problem.as_deref().unwrap_or("it does not answer");
+                self.paint.bad(&format!("edge out of reach: {why}"))
+            }
+        };
+        let title = self.paint.bold(app);
+        self.line(&format!("{title}   {server}   {edge}"));
+    }
+
+    fn environment(&mut self, environment: &EnvironmentView) {
+        let name = self.paint.bold(environment.name.as_str());
+        let url = environment.url.as_deref().unwrap_or(&environment.host);
+        self.line(&format!("\n{name}   {url}"));
+        if environment.going_down {
+            let note = environment.note.as_ref().map_or(String::new(), |note| format!(": {note}"));
+            self.row("down", &format!("it is being taken down{note}"));
+        }
+        if environment.live.is_none() {
+            self.row("live", "nothing");
+        }
+        let (live, other): (Vec<_>, Vec<_>) = environment.slots.iter().partition(|slot| slot.live);
+        for slot in live.into_iter().chain(other) {
+            self.slot(slot);
+        }
+        for backing in &environment.backing {
+            let text = self.backing(backing);
+            self.row(backing.service.as_str(), &text);
+        }
+        if let Some(rollout) = &environment.under_way {
+            self.rollout("under way", rollout);
+        }
+        for rollout in &environment.waiting {
+            self.rollout("waiting", rollout);
+        }
+        if environment.live.is_some() {
+            let text = self.rollback(environment, &environment.rollback);
+            self.row("rollback", &text);
+        }
+        if let Some(last) = environment.last.as_ref().filter(|last| last.phase != "live") {
+            let end = last.end.clone().unwrap_or_default();
+            let text = format!(
+                "{} of {} {}, {}",
+                last.id,
+                last.release.id,
+                end,
+                ago(self.now, last.since)
+            );
+            let text = self.paint.bad(&text);
+            self.row("last", &text);
+        }
+    }
+
+    fn slot(&mut self, slot: &SlotView) {
+        let what = format!(
+            "{:<5}  {} {} {}",
+            slot.color,
+            slot.release.id,
+            commit(slot.release.commit.as_ref()),
+            slot.release.subject
+        );
+        let when = match (slot.live, slot.leaving, slot.expires) {
+            (true, ..) => slot
+                .since
+                .map_or(String::new(), |since| format!(", live since {}", ago(self.now, since))),
+            (_, true, _) => ", leaving".into(),
+            (_, _, Some(expires)) => format!(", kept warm {}", left(self.now, expires)),
+            _ => String::new(),
+        };
+        let name = if slot.live { "live" } else { "other" };
+        self.row(name, &format!("{}{when}", what.trim_end()));
+        let mut services: BTreeMap<&str, Vec<&ReplicaView>> = BTreeMap::new();
+        for replica in &slot.replicas {
+            services.entry(replica.service.as_str()).or_default().push(replica);
+        }
+        for (service, replicas) in services {
+            let text = self.replicas(service, &replicas);
+            self.row("", &text);
+        }
+    }
+
+    fn replicas(&self, service: &str, replicas: &[&ReplicaView]) -> String {
+        let ready = replicas.iter().filter(|replica| replica.state == "ready").count();
+        let total = replicas.len();
+        let count = match replicas.first().map(|replica| &replica.endpoint) {
+            Some(Endpoint::Files(_)) if ready == total => "files, served by the edge".into(),
+            _ => format!("{ready} of {total} ready"),
+        };
+        let count = if ready == total { self.paint.good(&count) } else { self.paint.bad(&count) };
+        let all: u32 = replicas.iter().map(|replica| replica.restarts).sum();
+        let mut text = format!("{service}: {count}{}", restarts(all));
+        for replica in replicas.iter().filter(|replica| replica.state != "ready") {
+            let why = replica.problem.as_deref().unwrap_or("not probed yet");
+            let _ =
+                write!(text, "\n{:13}{service} {} is {}: {why}", "", replica.index, replica.state);
+        }
+        for replica in replicas {
+            if let Some(why) = &replica.ejected {
+                let _ =
+                    write!(text, "\n{:13}{service} {} gets no traffic: {why}", "", replica.index);
+            }
+        }
+        text
+    }
+
+    fn backing(&self, backing: &BackingView) -> String {
+        let restarts = restarts(backing.restarts);
+        match &backing.problem {
+            None => format!("{} at {}{restarts}", self.paint.good("ready"), backing.address),
+            Some(problem) => self.paint.bad(&format!("not ready{restarts}: {problem}")),
+        }
+    }
+
+    fn rollout(&mut self, name: &str, rollout: &RolloutView) {
+        let (id, release, phase) = (&rollout.id, &rollout.release.id, &rollout.phase);
+        let since = span(self.now.since(rollout.since));
+        self.row(name, &format!("{id} of {release} by {}: {phase} for {since}", rollout.by));
+        if let Some(hold) = &rollout.hold {
+            let until = hold
+                .until
+                .map_or(String::new(), |until| format!(", {} at the most", left(self.now, until)));
+            self.row("", &format!("waits for {hold}{until}"));
+        }
+        if let Some(note) = &rollout.note {
+            self.row("", note);
+        }
+        if let Some(command) = &rollout.command {
+            self.row(
+                "",
+                &format!(
+                    "`{command}` lets it go on, `launchway reject {}` does not",
+                    rollout.environment
+                ),
+            );
+        }
+    }
+
+    fn rollback(&self, environment: &EnvironmentView, way: &RollbackView) -> String {
+        let to = way.to.as_ref().map(ToString::to_string).unwrap_or_default();
+        let about = way.about_ms.map(|ms| span(std::time::Duration::from_millis(ms)));
+        let about = about.map_or("unknown how long".into(), |about| format!("about {about}"));
+        let because = &way.because;
+        let command = format!("`launchway rollback {}`", environment.name);
+        match way.way {
+            Way::Warm => {
+                format!("{} to {to}, {about} ({because}): {command}", self.paint.good("ready"))
+            }
+            Way::Cold => format!("cold to {to}, {about} ({because}): {command}"),
+            Way::None => format!("none: {because}"),
+        }
+    }
+}
+
+fn restarts(count: u32) -> String {
+    match count {
+        0 => String::new(),
+        1 => ", restarted once".into(),
+        many => format!(", restarted {many} times"),
+    }
+}

@@ -1,0 +1,259 @@
+//! Talks to the server of a state folder over its socket.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
+
+use crate::api::SOCKET;
+use crate::api::wire::Complaint;
+use crate::cli::{Exit, Failure};
+
+/// For an answer that does not follow anything. Longer than the server's own.
+const DEADLINE: Duration = Duration::from_secs(70);
+
+/// A server, if one answers. Each call opens its own connection.
+#[derive(Debug, Clone)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+/// Why a call brought nothing.
+#[derive(Debug)]
+pub enum CallError {
+    /// No server answers at this path.
+    Absent { socket: PathBuf, source: io::Error },
+    /// It said no.
+    Refused { status: StatusCode, complaint: Complaint },
+    /// It went away, or says what is not understood.
+    Broken { doing: String, why: String },
+}
+
+impl Client {
+    /// The server of the state folder.
+    pub fn of(state: &Path) -> Self {
+        Self { socket: state.join(SOCKET) }
+    }
+
+    /// Whether a server answers.
+    pub async fn answers(&self) -> bool {
+        UnixStream::connect(&self.socket).await.is_ok()
+    }
+
+    /// Asks.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CallError> {
+        self.call(Method::GET, path, Vec::new()).await
+    }
+
+    /// Asks for a change.
+    pub async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, CallError> {
+        self.call(Method::POST, path, json(path, body)?).await
+    }
+
+    /// The same without a limit, for what takes as long as it takes.
+    pub async fn post_patiently<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, CallError> {
+        let (response, _driver) = self.send(Method::POST, path, json(path, body)?).await?;
+        whole(path, response).await
+    }
+
+    /// Asks for something that goes on.
+    pub async fn follow(&self, path: &str) -> Result<Feed, CallError> {
+        self.feed(Method::GET, path, Vec::new()).await
+    }
+
+    /// Asks for a change that takes its time and says how far it is.
+    pub async fn post_and_follow(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<Feed, CallError> {
+        self.feed(Method::POST, path, json(path, body)?).await
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<T, CallError> {
+        let answer = async {
+            let (response, _driver) = self.send(method, path, body).await?;
+            whole(path, response).await
+        };
+        tokio::time::timeout(DEADLINE, answer).await.unwrap_or_else(|_| {
+            Err(broken(path, format!("no answer within {} s", DEADLINE.as_secs())))
+        })
+    }
+
+    async fn feed(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Feed, CallError> {
+        let (response, driver) = self.send(method, path, body).await?;
+        if !response.status().is_success() {
+            return Err(refused(path, response).await);
+        }
+        let path = path.to_owned();
+        Ok(Feed { path, body: response.into_body(), buffer: Vec::new(), _driver: driver })
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<(Response<Incoming>, Driver), CallError> {
+        let absent = |source| CallError::Absent { socket: self.socket.clone(), source };
+        let stream = UnixStream::connect(&self.socket).await.map_err(absent)?;
+        let failed = |error: hyper::Error| broken(path, error);
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+        let driver = Driver(tokio::spawn(async move {
+            // The call itself sees how the connection ends.
+            let _ = connection.await;
+        }));
+        let request = Request::builder().method(method).uri(path).header("host", "launchway");
+        let request = request.header("content-type", "application/json");
+        let request = request.body(Full::new(Bytes::from(body)));
+        let request = request.map_err(|error| broken(path, error))?;
+        Ok((sender.send_request(request).await.map_err(failed)?, driver))
+    }
+}
+
+/// An answer that goes on, a JSON value a line.
+pub struct Feed {
+    path: String,
+    body: Incoming,
+    buffer: Vec<u8>,
+    _driver: Driver,
+}
+
+impl Feed {
+    /// The next value; `None` when there will be no more.
+    pub async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, CallError> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                let value = serde_json::from_slice(&line);
+                return value.map(Some).map_err(|error| broken(&self.path, error));
+            }
+            let Some(frame) = self.body.frame().await else { return Ok(None) };
+            let frame = frame.map_err(|error| broken(&self.path, error))?;
+            if let Ok(data) = frame.into_data() {
+                self.buffer.extend_from_slice(&data);
+            }
+        }
+    }
+}
+
+/// Ends hyper's connection task together with the call.
+struct Driver(JoinHandle<()>);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn whole<T: DeserializeOwned>(
+    path: &str,
+    response: Response<Incoming>,
+) -> Result<T, CallError> {
+    if !response.status().is_success() {
+        return Err(refused(path, response).await);
+    }
+    let body = response.into_body().collect().await.map_err(|error| broken(path, error))?;
+    serde_json::from_slice(&body.to_bytes()).map_err(|error| broken(path, error))
+}
+
+async fn refused(path: &str, response: Response<Incoming>) -> CallError {
+    let status = response.status();
+    let body = match response.into_body().collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) => return broken(path, error),
+    };
+    match serde_json::from_slice(&body) {
+        Ok(complaint) => CallError::Refused { status, complaint },
+        Err(error) => broken(path, format!("status {status}: {error}")),
+    }
+}
+
+fn json(path: &str, body: &impl Serialize) -> Result<Vec<u8>, CallError> {
+    serde_json::to_vec(body).map_err(|error| broken(path, error))
+}
+
+fn broken(path: &str, why: impl ToString) -> CallError {
+    CallError::Broken { doing: format!("asking the server for {path}"), why: why.to_string() }
+}
+
+impl From<CallError> for Failure {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Absent { socket, source } => absent(&socket, &source),
+            CallError::Broken { doing, why } => Failure::new(
+                Exit::Failed,
+                format!("{doing}: {why}"),
+                "see whether the server still runs: `launchway status`",
+            ),
+            CallError::Refused { status, complaint } => {
+                let exit = match status {
+                    _ if complaint.gate => Exit::Refused,
+                    StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND => Exit::Usage,
+                    StatusCode::GATEWAY_TIMEOUT => Exit::TimedOut,
+                    _ => Exit::Failed,
+                };
+                let mistakes = complaint.mistakes.iter().map(|mistake| format!("\n  {mistake}"));
+                let message = complaint.error + &mistakes.collect::<String>();
+                Failure::Other { exit, message, help: complaint.help }
+            }
+        }
+    }
+}
+
+/// Nobody there, or nobody who lets this user in.
+fn absent(socket: &Path, source: &io::Error) -> Failure {
+    let shown = socket.display();
+    if source.kind() == io::ErrorKind::PermissionDenied {
+        return Failure::new(
+            Exit::Failed,
+            format!("this user may not talk to the server at {shown}"),
+            "ask to be let into the group of its state folder, or use the server's own user",
+        );
+    }
+    if source.kind() == io::ErrorKind::InvalidInput {
+        return Failure::new(
+            Exit::Usage,
+            format!("{shown}: {source}"),
+            "choose a state folder with a shorter path with --state",
+        );
+    }
+    Failure::new(
+        Exit::Failed,
+        format!("no server answers at {shown}"),
+        "start one with `launchway server`; if it has another state folder, name it with --state",
+    )
+}
+
+/// A text as part of a path or query.
+pub fn encode(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let byte = |byte: u8| match plain(byte) {
+        true => char::from(byte).to_string(),
+        false => format!("%{byte:02X}"),
+    };
+    text.bytes().map(byte).collect()
+}

@@ -1,0 +1,137 @@
+//! Whether an environment can go back, where to, and how long that would take.
+
+use std::time::Duration;
+
+use domain::app::{App, EnvironmentState};
+use domain::rollout::{Kind, Phase, Rollout};
+use domain::{ReleaseId, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// The way back of one environment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RollbackView {
+    pub way: Way,
+    pub to: Option<ReleaseId>,
+    /// From what was measured here before, milliseconds.
+    pub about_ms: Option<u64>,
+    /// For people: why there is none, or what the time was taken from.
+    pub because: String,
+}
+
+/// How ready it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Way {
+    /// The old slot still runs: only the traffic has to move.
+    Warm,
+    /// The old release has to be started first.
+    Cold,
+    None,
+}
+
+/// Nobody notices less, and clocks of one millisecond measure less badly.
+const LEAST: Duration = Duration::from_millis(100);
+
+impl RollbackView {
+    /// As it is now.
+    pub fn of(app: &App, environment: &EnvironmentState) -> Self {
+        if let Some(active) = app.active(&environment.name) {
+            return Self::under_way(app, environment, active);
+        }
+        let Some(target) = environment.rollback_target() else {
+            let because = match environment.live {
+                None => "nothing is live",
+                Some(_) => "no other release was live before",
+            };
+            return Self::none(because);
+        };
+        if !app.projects.contains_key(target) {
+            return Self::none(&format!("{target} is not kept any more"));
+        }
+        let to = Some(target.clone());
+        if environment.warm().is_some() {
+            let (about, because) = warm(app, environment);
+            return Self { way: Way::Warm, to, about_ms: Some(millis(about)), because };
+        }
+        let (about, because) = cold(app, environment, target);
+        Self { way: Way::Cold, to, about_ms: about.map(millis), because }
+    }
+
+    fn none(because: &str) -> Self {
+        Self { way: Way::None, to: None, about_ms: None, because: because.into() }
+    }
+
+    fn under_way(app: &App, environment: &EnvironmentState, active: &Rollout) -> Self {
+        let switched = matches!(active.phase, Phase::Baking { .. } | Phase::Draining { .. });
+        let previous = active.previous.and_then(|color| environment.slots.get(&color));
+        let Some(previous) = previous.filter(|_| switched) else {
+            let phase = active.phase.name();
+            return Self::none(&format!("{} is {phase}; aborting it is the way back", active.id));
+        };
+        let (about, because) = warm(app, environment);
+        let to = Some(previous.release.clone());
+        Self { way: Way::Warm, to, about_ms: Some(millis(about)), because }
+    }
+}
+
+/// A rollback of a warm slot takes about what the last one took, or else what the last switch took.
+fn warm(app: &App, environment: &EnvironmentState) -> (Duration, String) {
+    let back = newest(app, environment, |rollout| {
+        let switch = rollout.switches.first().filter(|_| rollout.kind == Kind::Rollback)?;
+        Some(switch.published?.since(rollout.created))
+    });
+    if let Some((rollout, took)) = back {
+        return (took.max(LEAST), format!("as {} took", rollout.id));
+    }
+    let switch = newest(app, environment, |rollout| {
+        let switch = rollout.switches.iter().rev().find(|switch| switch.from.is_some())?;
+        Some(switch.published?.since(switch.decided))
+    });
+    match switch {
+        Some((rollout, took)) => (took.max(LEAST), format!("as the switch of {} took", rollout.id)),
+        None => (LEAST, "the old slot is warm".into()),
+    }
+}
+
+/// A cold one takes as long as the release took to start.
+fn cold(
+    app: &App,
+    environment: &EnvironmentState,
+    target: &ReleaseId,
+) -> (Option<Duration>, String) {
+    let of_target = newest(app, environment, |rollout| {
+        start_of(rollout).filter(|_| rollout.release == *target)
+    });
+    match of_target.or_else(|| newest(app, environment, start_of)) {
+        Some((rollout, took)) => (
+            Some(took.max(LEAST)),
+            format!("it has to be started, which took {} so long", rollout.id),
+        ),
+        None => (None, "it has to be started".into()),
+    }
+}
+
+fn start_of(rollout: &Rollout) -> Option<Duration> {
+    let times = &rollout.timeline;
+    let (index, began) = phase_begin(times, "starting")?;
+    Some(times.get(index + 1)?.0.since(began))
+}
+
+fn phase_begin(timeline: &[(Timestamp, String)], phase: &str) -> Option<(usize, Timestamp)> {
+    let index = timeline.iter().position(|(_, name)| name == phase)?;
+    Some((index, timeline[index].0))
+}
+
+fn newest<'a, T>(
+    app: &'a App,
+    environment: &EnvironmentState,
+    measure: impl Fn(&'a Rollout) -> Option<T>,
+) -> Option<(&'a Rollout, T)> {
+    let here = app.rollouts.values().filter(|rollout| rollout.environment == environment.name);
+    let measured = here.filter_map(|rollout| Some((rollout, measure(rollout)?)));
+    measured.max_by_key(|(rollout, _)| domain::app::number(&rollout.id))
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,412 @@
+//! What `launchway status` knows.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+
+use domain::app::{Action, App, EnvironmentState, Hold};
+use domain::pipeline::Run;
+use domain::rollout::{Kind, Phase, Rollout};
+use domain::route::EdgeStatus;
+use domain::slot::{Endpoint, ReplicaState, ReplicaStatus, Snapshot};
+use domain::{
+    AppName, Color, CommitId, EnvironmentName, Epoch, ReleaseId, RolloutId, RunId, ServiceName,
+    Timestamp,
+};
+use engine::{LogSource, UnitView};
+use serde::{Deserialize, Serialize};
+
+use super::{ReleaseView, RollbackView};
+
+/// Everything at once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    pub app: Option<AppName>,
+    pub now: Timestamp,
+    /// `None` when it is read from disk because no server runs.
+    pub server: Option<ServerView>,
+    pub edge: EdgeView,
+    pub environments: Vec<EnvironmentView>,
+    /// Runs under way.
+    pub runs: Vec<RunView>,
+}
+
+/// The server that answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServerView {
+    pub pid: u32,
+    pub since: Timestamp,
+    pub version: String,
+}
+
+/// The process that carries the traffic.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EdgeView {
+    pub listen: Option<SocketAddr>,
+    pub pid: Option<u32>,
+    pub shim_pid: Option<u32>,
+    pub restarts: u32,
+    /// The table it routes by; `None` when it does not answer.
+    pub epoch: Option<Epoch>,
+    /// The table it shall route by.
+    pub wanted: Epoch,
+    /// Why it does not answer.
+    pub problem: Option<String>,
+}
+
+/// One environment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EnvironmentView {
+    pub name: EnvironmentName,
+    pub host: String,
+    pub url: Option<String>,
+    /// Answers with the slot that is not live.
+    pub preview_url: Option<String>,
+    pub live: Option<Color>,
+    pub slots: Vec<SlotView>,
+    pub backing: Vec<BackingView>,
+    pub under_way: Option<RolloutView>,
+    /// Rollouts that have not begun: they wait for approval or for their turn.
+    pub waiting: Vec<RolloutView>,
+    /// The rollout that ended last.
+    pub last: Option<RolloutView>,
+    pub rollback: RollbackView,
+    pub going_down: bool,
+    pub note: Option<String>,
+}
+
+/// One slot.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SlotView {
+    pub color: Color,
+    pub live: bool,
+    pub release: ReleaseView,
+    /// When it got the traffic, if it has it.
+    pub since: Option<Timestamp>,
+    /// On its way out.
+    pub leaving: bool,
+    /// When a slot that is not live is emptied.
+    pub expires: Option<Timestamp>,
+    pub ready: bool,
+    pub replicas: Vec<ReplicaView>,
+}
+
+/// One replica.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReplicaView {
+    pub service: ServiceName,
+    pub index: u32,
+    pub state: String,
+    pub problem: Option<String>,
+    pub endpoint: Endpoint,
+    pub restarts: u32,
+    pub pid: Option<u32>,
+    pub shim_pid: Option<u32>,
+    /// Why the edge keeps it out, if it does.
+    pub ejected: Option<String>,
+}
+
+/// One backing service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BackingView {
+    pub service: ServiceName,
+    pub address: SocketAddr,
+    pub ready: bool,
+    pub problem: Option<String>,
+    pub restarts: u32,
+    pub pid: Option<u32>,
+    pub shim_pid: Option<u32>,
+}
+
+/// One rollout.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RolloutView {
+    pub id: RolloutId,
+    pub environment: EnvironmentName,
+    pub kind: Kind,
+    pub release: ReleaseView,
+    pub by: String,
+    pub phase: String,
+    pub created: Timestamp,
+    pub since: Timestamp,
+    /// How it ended, in a sentence.
+    pub end: Option<String>,
+    pub hold: Option<Hold>,
+    /// What is in the way.
+    pub note: Option<String>,
+    /// What somebody has to do for it to go on.
+    pub command: Option<String>,
+}
+
+/// One run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunView {
+    pub id: RunId,
+    pub commit: CommitId,
+    pub subject: Option<String>,
+    pub branch: Option<String>,
+    pub by: String,
+    pub created: Timestamp,
+    pub ended: Option<Timestamp>,
+    pub phase: String,
+    pub release: Option<ReleaseId>,
+    pub deploy_to: Option<EnvironmentName>,
+    pub hold: Option<Hold>,
+    /// For a run that is not green: what is wrong.
+    pub problem: Option<String>,
+}
+
+/// What was looked at.
+pub struct Gathered<'a> {
+    pub app: &'a App,
+    pub now: Timestamp,
+    pub server: Option<ServerView>,
+    pub edge: EdgeView,
+    pub answer: Option<EdgeStatus>,
+    pub notes: HashMap<Action, String>,
+    pub snapshots: BTreeMap<EnvironmentName, Snapshot>,
+    pub units: BTreeMap<EnvironmentName, Vec<UnitView>>,
+}
+
+impl Gathered<'_> {
+    /// All of it, or one environment only.
+    pub fn status(self, only: Option<&EnvironmentName>) -> Status {
+        let names = control::server::known_environments(self.app);
+        let newest = self.app.projects.iter().max_by_key(|(id, _)| domain::app::number(*id));
+        let wanted = names.into_iter().filter(|name| only.is_none_or(|only| only == name));
+        let environments = wanted.map(|name| self.environment(&name)).collect();
+        let mut runs: Vec<&Run> = self.app.runs.values().filter(|run| !run.ended()).collect();
+        runs.sort_by_key(|run| domain::app::number(&run.id));
+        Status {
+            app: newest.map(|(_, project)| project.app.clone()),
+            now: self.now,
+            environments,
+            runs: runs.into_iter().map(|run| RunView::of(self.app, run)).collect(),
+            server: self.server,
+            edge: self.edge,
+        }
+    }
+
+    fn environment(&self, name: &EnvironmentName) -> EnvironmentView {
+        let blank = EnvironmentState {
+            name: name.clone(),
+            slots: BTreeMap::new(),
+            live: None,
+            lineage: Vec::new(),
+            proven: Vec::new(),
+            going_down: None,
+        };
+        let state = self.app.environments.get(name).unwrap_or(&blank);
+        let host = self.host(state);
+        let url = |host: &str| {
+            let listen = self.edge.listen?;
+            Some(match listen.port() {
+                80 => format!("http://{host}"),
+                port => format!("http://{host}:{port}"),
+            })
+        };
+        let snapshot = self.snapshots.get(name);
+        let here = |rollout: &&Rollout| rollout.environment == *name;
+        let mut rollouts: Vec<&Rollout> = self.app.rollouts.values().filter(here).collect();
+        rollouts.sort_by_key(|rollout| domain::app::number(&rollout.id));
+        let view = |rollout: &&Rollout| RolloutView::of(self.app, &self.notes, rollout);
+        let waits = |rollout: &&&Rollout| !rollout.ended() && !rollout.under_way();
+        EnvironmentView {
+            name: name.clone(),
+            url: url(&host),
+            preview_url: url(&domain::app::preview_host(&host)),
+            host,
+            live: state.live,
+            slots: self.slots(state, snapshot),
+            backing: self.backing(name, snapshot),
+            under_way: rollouts.iter().find(|rollout| rollout.under_way()).map(view),
+            waiting: rollouts.iter().filter(waits).map(view).collect(),
+            last: rollouts.iter().rev().find(|rollout| rollout.ended()).map(view),
+            rollback: RollbackView::of(self.app, state),
+            going_down: state.going_down.is_some(),
+            note: super::note_in(&self.notes, name),
+        }
+    }
+
+    /// As the live release says, or else the newest project.
+    fn host(&self, state: &EnvironmentState) -> String {
+        let live = state.live_release().and_then(|live| self.app.projects.get(live));
+        let newest = self.app.projects.iter().max_by_key(|(id, _)| domain::app::number(*id));
+        let project = live.or(newest.map(|(_, project)| project));
+        let environment = project.and_then(|project| project.environment(&state.name));
+        environment.map_or(String::new(), |environment| environment.host.clone())
+    }
+
+    /// What shall run, and what really runs: a candidate that is not ready yet is only in the snapshot.
+    fn slots(&self, state: &EnvironmentState, snapshot: Option<&Snapshot>) -> Vec<SlotView> {
+        let both = [Color::Blue, Color::Green];
+        both.into_iter().filter_map(|color| self.slot(state, color, snapshot)).collect()
+    }
+
+    fn slot(
+        &self,
+        state: &EnvironmentState,
+        color: Color,
+        snapshot: Option<&Snapshot>,
+    ) -> Option<SlotView> {
+        let wanted = state.slots.get(&color);
+        let seen = snapshot.and_then(|snapshot| snapshot.slots.get(&color));
+        let release = wanted.map(|slot| &slot.release).or(seen.map(|slot| &slot.release))?;
+        let replicas = seen.into_iter().flat_map(|slot| &slot.services).flat_map(|(name, all)| {
+            all.iter().map(|replica| self.replica(&state.name, color, name, replica))
+        });
+        let live = state.live == Some(color);
+        Some(SlotView {
+            color,
+            live,
+            release: ReleaseView::of(self.app, release),
+            since: live.then(|| self.live_since(state, color, release)).flatten(),
+            leaving: wanted.is_some_and(|slot| slot.leaving),
+            expires: wanted.and_then(|slot| slot.expires),
+            ready: seen.is_some_and(domain::slot::SlotStatus::ready),
+            replicas: replicas.collect(),
+        })
+    }
+
+    fn live_since(
+        &self,
+        state: &EnvironmentState,
+        color: Color,
+        release: &ReleaseId,
+    ) -> Option<Timestamp> {
+        let here = self.app.rollouts.values().filter(|r| r.environment == state.name);
+        let there = here.flat_map(|rollout| rollout.switches.iter().map(move |s| (rollout, s)));
+        let to = there.filter(|(rollout, switch)| {
+            // A switch back is to the release that was live before the rollout.
+            switch.to == color && (rollout.release == *release || rollout.previous == Some(color))
+        });
+        to.map(|(_, switch)| switch.published.unwrap_or(switch.decided)).max()
+    }
+
+    fn replica(
+        &self,
+        environment: &EnvironmentName,
+        slot: Color,
+        service: &ServiceName,
+        replica: &ReplicaStatus,
+    ) -> ReplicaView {
+        let source = LogSource::Replica { slot, service: service.clone(), index: replica.index };
+        let ejected = self.answer.iter().flat_map(|answer| &answer.ejected).find(|(key, at, _)| {
+            key.environment == *environment && key.slot == slot && *at == replica.endpoint
+        });
+        let (state, problem) = state_of(&replica.state);
+        ReplicaView {
+            service: service.clone(),
+            index: replica.index,
+            state: state.into(),
+            problem,
+            endpoint: replica.endpoint.clone(),
+            restarts: replica.restarts,
+            pid: replica.pid,
+            shim_pid: self.shim(environment, &source),
+            ejected: ejected.map(|(.., why)| why.clone()),
+        }
+    }
+
+    fn backing(&self, name: &EnvironmentName, snapshot: Option<&Snapshot>) -> Vec<BackingView> {
+        let all = snapshot.into_iter().flat_map(|snapshot| &snapshot.backing);
+        all.map(|(service, status)| BackingView {
+            service: service.clone(),
+            address: status.address,
+            ready: status.ready,
+            problem: status.problem.clone(),
+            restarts: status.restarts,
+            pid: status.pid,
+            shim_pid: self.shim(name, &LogSource::Backing { service: service.clone() }),
+        })
+        .collect()
+    }
+
+    fn shim(&self, environment: &EnvironmentName, source: &LogSource) -> Option<u32> {
+        let unit = self.units.get(environment)?.iter().find(|unit| unit.source == *source)?;
+        let shim = unit.status.as_ref()?.shim;
+        shim.alive().then_some(shim.pid)
+    }
+}
+
+fn state_of(state: &ReplicaState) -> (&'static str, Option<String>) {
+    match state {
+        ReplicaState::Ready => ("ready", None),
+        ReplicaState::Starting { transcript } => {
+            ("starting", transcript.last().map(|probe| probe.answer.clone()))
+        }
+        ReplicaState::Unready { transcript } => {
+            ("unready", transcript.last().map(|probe| probe.answer.clone()))
+        }
+        ReplicaState::Exited { exit, tail } => {
+            let last = tail.iter().rev().find(|line| !line.trim().is_empty());
+            let said = last.map_or(String::new(), |line| format!("; it last said: {line}"));
+            ("ended", Some(format!("{exit}{said}")))
+        }
+    }
+}
+
+impl RolloutView {
+    /// As it stands.
+    pub fn of(app: &App, notes: &HashMap<Action, String>, rollout: &Rollout) -> Self {
+        let approval = matches!(rollout.phase, Phase::AwaitingApproval { .. });
+        Self {
+            id: rollout.id.clone(),
+            environment: rollout.environment.clone(),
+            kind: rollout.kind,
+            release: ReleaseView::of(app, &rollout.release),
+            by: rollout.by.to_string(),
+            phase: rollout.phase.name().into(),
+            created: rollout.created,
+            since: rollout.since,
+            end: match &rollout.phase {
+                Phase::Ended { end } => Some(end.to_string()),
+                Phase::Live => Some("went live".into()),
+                _ => None,
+            },
+            hold: app.hold(rollout),
+            note: super::note_of(notes, rollout).filter(|_| rollout.under_way()),
+            command: approval.then(|| super::approval_command(rollout)),
+        }
+    }
+}
+
+impl RunView {
+    /// As it stands.
+    pub fn of(app: &App, run: &Run) -> Self {
+        use domain::pipeline::RunPhase;
+        let (ended, problem) = match &run.phase {
+            RunPhase::Planning | RunPhase::Running => (None, None),
+            RunPhase::Green { at } => (Some(*at), None),
+            RunPhase::Red { at, stage } => (Some(*at), Some(red(run, *stage))),
+            RunPhase::Aborted { at, by } => (Some(*at), Some(format!("by {by}"))),
+            RunPhase::Invalid { at, mistakes } => (Some(*at), mistakes.first().cloned()),
+        };
+        let release = app.releases.values().find(|release| release.run == run.id);
+        Self {
+            id: run.id.clone(),
+            commit: run.commit.clone(),
+            subject: run.plan.as_ref().map(|plan| plan.commit.subject.clone()),
+            branch: run.branch.clone(),
+            by: run.by.to_string(),
+            created: run.created,
+            ended,
+            phase: run.phase.name().into(),
+            release: release.map(|release| release.id.clone()),
+            deploy_to: run.deploy_to.clone(),
+            hold: app.run_hold(run),
+            problem,
+        }
+    }
+}
+
+/// The first failure of the stage that stopped the run.
+fn red(run: &Run, stage: domain::pipeline::Stage) -> String {
+    use domain::pipeline::Outcome;
+    let steps = run.plan.iter().flat_map(|plan| &plan.steps);
+    let failed = steps.filter(|step| step.planned.stage == stage).find_map(|step| {
+        let result = step.result().filter(|result| result.outcome != Outcome::Passed)?;
+        let cause = result.cause.clone().unwrap_or_else(|| format!("{:?}", result.outcome));
+        Some(format!("{stage}/{}: {cause}", step.planned.name))
+    });
+    failed.unwrap_or_else(|| format!("stage {stage}"))
+}
