@@ -1,0 +1,120 @@
+//! The whole way with the real binary: from a commit to production and back, and over a killed server.
+
+mod support;
+
+use support::Harness;
+
+#[test]
+fn a_commit_goes_to_staging_by_itself_and_to_production_when_approved_and_back() {
+    let mut harness = Harness::new();
+    harness.start();
+    let staging = harness.wait_for_live("staging", "The first");
+    assert!(staging.ready);
+    assert!(harness.get("staging").expect("an answer").ends_with("first r1\n"));
+    assert_eq!(harness.live("production"), None);
+
+    harness.eventually("production waits for approval", || {
+        harness.expect(0, &["status", "production"]).contains("launchway approve production")
+    });
+    harness.expect(5, &["promote", "staging"]);
+    harness.expect(0, &["approve", "production", "--wait"]);
+    let first = harness.wait_for_live("production", "The first");
+    assert!(harness.get("production").expect("an answer").ends_with("first r1\n"));
+
+    harness.project.commit("second");
+    harness.wait_for_live("staging", "second");
+    harness.eventually("the second waits for approval", || {
+        harness.launchway(&["approve", "production"]).status.success()
+    });
+    harness.expect(0, &["promote", "staging"]);
+    let second = harness.wait_for_live("production", "second");
+    assert!(harness.get("production").expect("an answer").ends_with("second r2\n"));
+    assert_ne!(first.pids, second.pids);
+
+    let shown = harness.expect(0, &["status", "production"]);
+    assert!(shown.contains("rollback   ready to r1"), "{shown}");
+    let back = harness.expect(0, &["rollback", "production"]);
+    assert!(back.starts_with("r1 has the traffic of production again"), "{back}");
+    assert!(harness.get("production").expect("an answer").ends_with("first r1\n"));
+    assert_eq!(harness.live("production").expect("live").pids, first.pids, "the warm slot was used");
+    assert_eq!(harness.project.migrated("production"), ["r1", "r2"]);
+    assert_eq!(harness.project.migrated("staging"), ["r1", "r2"]);
+
+    let history = harness.expect(0, &["history"]);
+    assert!(history.contains("run-2") && history.contains("rollback"), "{history}");
+    harness.expect(0, &["down"]);
+    assert!(harness.server_ended().success());
+    assert_eq!(harness.left_over(), Vec::<u32>::new());
+}
+
+#[test]
+fn a_killed_server_is_not_noticed_and_the_next_one_adopts_what_runs() {
+    let mut harness = Harness::new();
+    harness.start();
+    let before = harness.wait_for_live("staging", "The first");
+    let edge = harness.status()["edge"]["pid"].clone();
+    harness.kill_server();
+    let output = harness.launchway(&["status"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(support::text(&output.stdout).contains("r1"), "{output:?}");
+    assert!(support::text(&output.stderr).contains("start one with `launchway server`"));
+    harness.start();
+    let after = harness.wait_for_live("staging", "The first");
+    assert_eq!(before.pids, after.pids, "nothing was started twice");
+    assert_eq!(harness.status()["edge"]["pid"], edge);
+    assert_eq!(harness.project.migrated("staging"), ["r1"]);
+}
+
+#[test]
+fn a_gate_says_no_with_its_own_exit_code() {
+    let mut harness = Harness::new();
+    let approval = "{ from: [nobody-of-this-name] }";
+    harness.project.write("launchway.yaml", &harness.project.launchway_yaml(approval));
+    harness.project.save("Others decide");
+    harness.start();
+    harness.expect(3, &["deploy", "production"]);
+    harness.wait_for_live("staging", "Others decide");
+    harness.eventually("production waits for approval", || {
+        harness.launchway(&["deploy", "production"]).status.code() == Some(5)
+    });
+    harness.expect(3, &["approve", "production"]);
+    harness.expect(0, &["abort", "production"]);
+    harness.expect(1, &["approve", "production"]);
+    harness.expect(2, &["status", "atlantis"]);
+}
+
+#[test]
+fn a_release_that_does_not_start_leaves_its_evidence_and_the_old_one_live() {
+    let mut harness = Harness::new();
+    harness.start();
+    let good = harness.wait_for_live("staging", "The first");
+    harness.project.write("web/app.py", "import sys\nsys.exit('no port for me')\n");
+    harness.project.save("Broken");
+    harness.eventually("the broken one is built", || {
+        harness.expect(0, &["history", "--json"]).contains("\"r2\"")
+    });
+    let output = harness.launchway(&["deploy", "staging"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = support::text(&output.stderr);
+    assert!(said.contains("no port for me") && said.contains("web/app.py"), "{said}");
+    let live = harness.wait_for_live("staging", "The first");
+    assert_eq!(live.pids, good.pids);
+}
+
+#[test]
+fn without_a_server_a_commit_is_built_all_the_same() {
+    let harness = Harness::new();
+    let built = harness.expect(0, &["run"]);
+    assert!(built.contains("is green"), "{built}");
+    let again = harness.launchway(&["run"]);
+    assert!(support::text(&again.stderr).contains("test/unit: reused from run-1"), "{again:?}");
+    harness.project.commit("changed");
+    harness.expect(0, &["run"]);
+    let why = harness.expect(0, &["history", "run-3", "--why", "unit"]);
+    assert!(why.contains("file changed: web/text"), "{why}");
+    harness.project.write("launchway.yaml", "app: tiny\nservice: {}\n");
+    harness.project.save("Mistaken");
+    harness.expect(2, &["run"]);
+    harness.expect(2, &["run", "--deploy", "staging"]);
+    harness.expect(2, &["run", "no-such-branch"]);
+}
