@@ -1,0 +1,48 @@
+//! What the demo saw, as written to `summary.json`.
+
+use serde::Serialize;
+
+/// The whole story in numbers.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Summary {
+    /// Every step was as expected, no request was lost, and nothing was left running.
+    pub ok: bool,
+    pub steps: Vec<Step>,
+    pub switches: Vec<Switched>,
+    /// Requests of the whole story.
+    pub sent: u64,
+    /// Failed requests that the bad release of the step `bad in production` did not answer.
+    pub failed_outside_bad_release: u64,
+    /// Failed requests while that release had the traffic.
+    pub failed_in_bad_release: u64,
+    /// The longest way back to a warm slot, from the decision to the last request of the slot that
+    /// was left, in milliseconds.
+    pub rollback_ms: Option<u64>,
+    /// Processes that were still there after everything was taken down; none is looked for with `--stay`.
+    pub left_running: usize,
+    /// Why the story stopped before its end.
+    pub stopped: Option<String>,
+}
+
+/// One step of the story.
+#[derive(Debug, Clone, Serialize)]
+pub struct Step {
+    pub name: &'static str,
+    pub expected: String,
+    pub seen: String,
+    pub ok: bool,
+    pub seconds: f64,
+    /// Requests during the step.
+    pub sent: u64,
+    pub failed: u64,
+}
+
+/// One move of an environment's traffic.
+#[derive(Debug, Clone, Serialize)]
+pub struct Switched {
+    pub environment: String,
+    pub from: Option<String>,
+    pub to: String,
+    /// From the decision to the last request that the old slot got; none if it never got one.
+    pub ms: Option<u64>,
+}
