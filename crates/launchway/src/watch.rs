@@ -7,8 +7,8 @@ use control::control::Handle;
 use control::pipeline::Pipeline;
 use domain::app::{App, Hold};
 use domain::pipeline::{Run, Stage, StepResult, StepState, StepStatus};
-use domain::rollout::{Phase, Rollout};
-use domain::{RolloutId, RunId, StepName};
+use domain::rollout::{Kind, Phase, Rollout};
+use domain::{RolloutId, RunId, StepName, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::Sender;
 
@@ -38,10 +38,20 @@ pub enum RunUpdate {
 pub enum RolloutUpdate {
     /// Where it stands, what it waits for and what is in the way.
     At { phase: String, hold: Option<Hold>, note: Option<String>, approval: bool },
-    /// The traffic moved: after so many milliseconds from the request.
-    Switched { to: domain::Color, millis: u64 },
+    /// The traffic moved, this many milliseconds after it was asked for.
+    Switched(Moved),
     /// The last one.
     Ended { rollout: Box<Rollout> },
+}
+
+/// One move of the traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    pub to: domain::Color,
+    /// To a release that was live before.
+    pub back: bool,
+    /// From the wish to the edge's acknowledgement.
+    pub millis: u64,
 }
 
 /// Says what happens to a run until it has ended or nobody listens any more.
@@ -139,12 +149,9 @@ pub async fn rollout(handle: Handle, id: RolloutId, to: Sender<RolloutUpdate>) {
             updates.push(RolloutUpdate::At { phase, hold, note, approval });
             said = Some(here);
         }
-        let published = rollout.switches.iter().filter_map(|s| Some((s.to, s.published?)));
-        for (to, at) in published.skip(switches) {
-            switches += 1;
-            let millis = u64::try_from(at.since(began(rollout)).as_millis()).unwrap_or(u64::MAX);
-            updates.push(RolloutUpdate::Switched { to, millis });
-        }
+        let moves = moves(rollout);
+        updates.extend(moves.iter().skip(switches).copied().map(RolloutUpdate::Switched));
+        switches = moves.len();
         if rollout.ended() {
             updates.push(RolloutUpdate::Ended { rollout: Box::new(rollout.clone()) });
         }
@@ -164,11 +171,25 @@ pub async fn rollout(handle: Handle, id: RolloutId, to: Sender<RolloutUpdate>) {
     }
 }
 
-/// From when a switch is measured: the wish to go back, or the wish to deploy.
-fn began(rollout: &Rollout) -> domain::Timestamp {
+/// Every move of the traffic that the edge has acknowledged.
+pub fn moves(rollout: &Rollout) -> Vec<Moved> {
+    let moves = rollout.switches.iter().enumerate().filter_map(|(index, switch)| {
+        // After the switch to the candidate only one back can follow.
+        let back = rollout.kind == Kind::Rollback || index > 0;
+        let began = if index > 0 { reverting(rollout) } else { wished(rollout) };
+        let took = switch.published?.since(began).as_millis();
+        Some(Moved { to: switch.to, back, millis: u64::try_from(took).unwrap_or(u64::MAX) })
+    });
+    moves.collect()
+}
+
+fn wished(rollout: &Rollout) -> Timestamp {
+    rollout.approved.as_ref().map_or(rollout.created, |(_, at)| *at)
+}
+
+fn reverting(rollout: &Rollout) -> Timestamp {
     let back = rollout.timeline.iter().rev().find(|(_, phase)| phase == "reverting");
-    let approved = rollout.approved.as_ref().map(|(_, at)| *at);
-    back.map(|(at, _)| *at).or(approved).unwrap_or(rollout.created)
+    back.map_or(rollout.created, |(at, _)| *at)
 }
 
 fn standing(

@@ -36,7 +36,11 @@ fn a_commit_goes_to_staging_by_itself_and_to_production_when_approved_and_back()
     let back = harness.expect(0, &["rollback", "production"]);
     assert!(back.starts_with("r1 has the traffic of production again"), "{back}");
     assert!(harness.get("production").expect("an answer").ends_with("first r1\n"));
-    assert_eq!(harness.live("production").expect("live").pids, first.pids, "the warm slot was used");
+    assert_eq!(
+        harness.live("production").expect("live").pids,
+        first.pids,
+        "the warm slot was used"
+    );
     assert_eq!(harness.project.migrated("production"), ["r1", "r2"]);
     assert_eq!(harness.project.migrated("staging"), ["r1", "r2"]);
 
@@ -99,6 +103,46 @@ fn a_release_that_does_not_start_leaves_its_evidence_and_the_old_one_live() {
     assert!(said.contains("no port for me") && said.contains("web/app.py"), "{said}");
     let live = harness.wait_for_live("staging", "The first");
     assert_eq!(live.pids, good.pids);
+}
+
+#[test]
+fn a_rollout_that_bakes_is_rolled_back_by_the_same_verb() {
+    let mut harness = Harness::new();
+    harness.start();
+    harness.wait_for_live("staging", "The first");
+    let yaml = harness.project.launchway_yaml("{ from: [USER] }");
+    let baking = yaml.replace("branch: main,", "branch: main, bake: { for: 10m, errors: 1% },");
+    harness.project.write("launchway.yaml", &baking);
+    harness.project.save("Bakes");
+    harness.eventually("it bakes", || harness.expect(0, &["status", "staging"]).contains("baking"));
+    assert!(harness.live("staging").is_some_and(|live| live.subject == "Bakes"));
+    let shown = harness.expect(0, &["status", "staging"]);
+    assert!(shown.contains("rollback   ready to r1"), "{shown}");
+    let back = harness.expect(0, &["rollback", "staging", "--wait", "--json"]);
+    let back: serde_json::Value = serde_json::from_str(&back).expect("JSON");
+    assert_eq!(back["live"], "r1");
+    assert!(harness.get("staging").expect("an answer").ends_with("first r1\n"));
+    harness.expect(0, &["doctor"]);
+}
+
+#[test]
+fn one_environment_goes_down_and_comes_back_with_a_deployment() {
+    let mut harness = Harness::new();
+    harness.start();
+    harness.wait_for_live("staging", "The first");
+    harness.expect(0, &["down", "staging"]);
+    assert_eq!(harness.live("staging"), None);
+    assert!(harness.server_runs());
+    harness.expect(0, &["deploy", "staging", "r1"]);
+    assert!(harness.wait_for_live("staging", "The first").ready);
+    let output = harness.expect(0, &["exec", "staging", "web", "--", "cat", "text"]);
+    assert_eq!(output, "first\n");
+    harness.expect(7, &["exec", "staging", "web", "--", "sh", "-c", "exit 7"]);
+    let log = harness.expect(0, &["logs", "staging", "web"]);
+    assert!(log.contains("GET / HTTP/1.1"), "{log}");
+    let log = harness.expect(0, &["logs", "run-1", "unit"]);
+    assert!(!log.contains("error"), "{log}");
+    harness.expect(2, &["logs", "staging", "nothing-like-it"]);
 }
 
 #[test]

@@ -38,8 +38,8 @@ pub async fn deploy(
         return deploy_release(&api, environment, release, peer).await;
     }
     let commit = api.world.pipeline.resolve(&what).await?;
-    if let Some(release) = app.release_of(&commit) {
-        return deploy_release(&api, environment, release.id.clone(), peer).await;
+    if let Some(release) = best_release(&app, &commit, &environment) {
+        return deploy_release(&api, environment, release, peer).await;
     }
     may_be_built_for(&api, &commit, &what, &environment).await?;
     let run = match being_built(&app, &commit) {
@@ -239,6 +239,20 @@ async fn may_be_built_for(
         .help(format!("deploy it there first: `launchway deploy {first} {revision}`"))),
         None => Ok(()),
     }
+}
+
+/// The newest release of the commit; of several, one that the environment would take.
+fn best_release(app: &App, commit: &CommitId, name: &EnvironmentName) -> Option<ReleaseId> {
+    let of_commit = app.releases.values().filter(|release| release.commit.id == *commit);
+    let admitted = |release: &&domain::Release| {
+        let project = app.projects.get(&release.id);
+        let after = project.and_then(|p| p.environment(name)?.after.as_ref());
+        after.is_none_or(|first| {
+            app.environments.get(first).is_some_and(|state| state.proven.contains(&release.id))
+        })
+    };
+    let taken = of_commit.filter(admitted).max_by_key(|release| number(&release.id));
+    taken.or_else(|| app.release_of(commit)).map(|release| release.id.clone())
 }
 
 fn being_built<'a>(app: &'a App, commit: &CommitId) -> Option<&'a Run> {

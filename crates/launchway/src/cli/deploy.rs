@@ -129,7 +129,7 @@ async fn bring(
 pub async fn to_the_end(client: &Client, id: &RolloutId, globals: &Globals) -> Outcome {
     let rollout = match follow::rollout(client, id.as_str(), Until::End).await? {
         Followed::Ended(rollout) => *rollout,
-        Followed::Switched(_) | Followed::Approval => {
+        Followed::Back(_) | Followed::Approval => {
             let rollout: domain::rollout::Rollout =
                 client.get(&format!("/v1/rollouts/{id}")).await?;
             let from = rollout.gates.approval.as_ref().map(|gate| gate.from.join(" or "));

@@ -9,7 +9,7 @@ use domain::rollout::{End, Evidence, Phase, Rollout};
 use super::paint::{Paint, span};
 use super::{Exit, Failure};
 use crate::client::Client;
-use crate::watch::{RolloutUpdate, RunUpdate};
+use crate::watch::{Moved, RolloutUpdate, RunUpdate};
 
 /// Lines of a log that are shown of a failure; `launchway logs` has the rest.
 const TAIL: usize = 20;
@@ -101,8 +101,8 @@ pub fn verdict(run: &Run) -> (Exit, String) {
 /// Until when a rollout is followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
-    /// The traffic has moved (once more).
-    Switched,
+    /// The traffic is back at a release that was live before.
+    Back,
     /// Nothing follows any more.
     End,
 }
@@ -112,22 +112,19 @@ pub enum Followed {
     Ended(Box<Rollout>),
     /// It waits for somebody's approval.
     Approval,
-    /// The traffic moved, after so many milliseconds.
-    Switched(u64),
+    /// The traffic went back.
+    Back(Moved),
 }
 
 /// Follows the rollout.
 pub async fn rollout(client: &Client, id: &str, until: Until) -> Result<Followed, Failure> {
     let mut feed = client.follow(&format!("/v1/rollouts/{id}/watch")).await?;
-    let (mut phase_said, mut millis) = (String::new(), 0);
+    let mut phase_said = String::new();
     let mut notes = Notes::default();
-    // A rollout that goes back after a switch has moved the traffic before it was asked to.
-    let mut going_back = false;
     while let Some(update) = feed.next().await? {
         match update {
             RolloutUpdate::At { approval: true, .. } => return Ok(Followed::Approval),
             RolloutUpdate::At { phase, hold, note, .. } => {
-                going_back |= phase == "reverting";
                 if phase != phase_said {
                     let waits = hold.map_or(String::new(), |hold| format!(": waits for {hold}"));
                     eprintln!("{id} {phase}{waits}");
@@ -136,24 +133,16 @@ pub async fn rollout(client: &Client, id: &str, until: Until) -> Result<Followed
                     eprintln!("{id} {phase_said}: {note}");
                 }
             }
-            RolloutUpdate::Switched { to, millis: took } => {
-                millis = took;
-                eprintln!("{id} moved the traffic to slot {to} after {took} ms");
-                if until == Until::Switched && (!going_back || phase_said == "reverting") {
-                    return Ok(Followed::Switched(millis));
+            RolloutUpdate::Switched(moved) => {
+                eprintln!("{id} moved the traffic to slot {} after {} ms", moved.to, moved.millis);
+                if until == Until::Back && moved.back {
+                    return Ok(Followed::Back(moved));
                 }
-            }
-            RolloutUpdate::Ended { rollout } if until == Until::Switched && moved(&rollout) => {
-                return Ok(Followed::Switched(millis));
             }
             RolloutUpdate::Ended { rollout } => return Ok(Followed::Ended(rollout)),
         }
     }
     Err(lost(id))
-}
-
-fn moved(rollout: &Rollout) -> bool {
-    rollout.phase == Phase::Live
 }
 
 /// What is in the way changes often while something starts; once a second is enough for people.

@@ -5,8 +5,9 @@ use domain::{EnvironmentName, RolloutId};
 use serde_json::json;
 
 use super::follow::{Followed, Until};
-use super::{Exit, Failure, Globals, Outcome, deploy, follow, print, print_json};
+use super::{Exit, Failure, Globals, Outcome, follow, print, print_json};
 use crate::api::wire::{DeployAnswer, RollbackRequest};
+use crate::watch::moves;
 
 /// Go back to the release that was live before
 #[derive(clap::Args)]
@@ -33,25 +34,24 @@ pub async fn run(args: Args, globals: &Globals) -> Outcome {
         let message = format!("going back in {environment}: the server's answer is not understood");
         return Err(Failure::new(Exit::Failed, message, "use the same version as the server"));
     };
-    let millis = match follow::rollout(&client, id.as_str(), Until::Switched).await? {
-        Followed::Switched(millis) => millis,
+    let until = if args.wait { Until::End } else { Until::Back };
+    let moved = match follow::rollout(&client, id.as_str(), until).await? {
+        Followed::Back(moved) => moved,
         Followed::Approval => return Ok(Exit::WaitingForApproval),
-        Followed::Ended(rollout) => return gone_back(&rollout),
+        Followed::Ended(rollout) => match moves(&rollout).into_iter().rfind(|moved| moved.back) {
+            Some(moved) => moved,
+            None => return not_back(&rollout),
+        },
     };
     let live = live_in(&client, &environment, &id).await?;
+    let millis = moved.millis;
     match globals.json {
         true => print_json(&json!({ "rollout": id, "live": live, "millis": millis }))?,
         false => {
             print(&format!("{live} has the traffic of {environment} again, after {millis} ms\n"))?
         }
     }
-    if !args.wait {
-        return Ok(Exit::Ok);
-    }
-    match follow::rollout(&client, id.as_str(), Until::End).await? {
-        Followed::Ended(rollout) => gone_back(&rollout),
-        _ => deploy::to_the_end(&client, &id, globals).await,
-    }
+    Ok(Exit::Ok)
 }
 
 /// The release that the environment went back to.
@@ -67,14 +67,9 @@ async fn live_in(
     Ok(live.unwrap_or_else(|| id.to_string()))
 }
 
-/// An aborted rollout has done what was asked: it went back.
-fn gone_back(rollout: &Rollout) -> Outcome {
-    use domain::rollout::{End, Phase};
-    let aborted = matches!(rollout.phase, Phase::Ended { end: End::Aborted { .. } });
+/// It ended without the traffic having gone back.
+fn not_back(rollout: &Rollout) -> Outcome {
     let (exit, said) = follow::ending(rollout);
-    if aborted || exit == Exit::Ok {
-        return Ok(Exit::Ok);
-    }
     eprintln!("{said}");
     if let Some(evidence) = &rollout.evidence {
         follow::show_evidence(evidence);

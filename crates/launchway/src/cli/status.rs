@@ -115,7 +115,9 @@ impl Page {
     fn head(&mut self, status: &Status) {
         let app = status.app.as_ref().map_or("no app yet", |app| app.as_str());
         let server = match &status.server {
-            Some(server) => format!("server {} since {}", server.pid, ago(self.now, server.since)),
+            Some(server) => {
+                format!("server {} up for {}", server.pid, span(self.now.since(server.since)))
+            }
             None => self.paint.bad("no server"),
         };
         let edge = &status.edge;
@@ -190,9 +192,9 @@ impl Page {
             slot.release.subject
         );
         let when = match (slot.live, slot.leaving, slot.expires) {
-            (true, ..) => slot
-                .since
-                .map_or(String::new(), |since| format!(", live since {}", ago(self.now, since))),
+            (true, ..) => slot.since.map_or(String::new(), |since| {
+                format!(", live for {}", span(self.now.since(since)))
+            }),
             (_, true, _) => ", leaving".into(),
             (_, _, Some(expires)) => format!(", kept warm {}", left(self.now, expires)),
             _ => String::new(),

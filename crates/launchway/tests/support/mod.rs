@@ -42,10 +42,8 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler)
 impl TinyProject {
     /// Made in `folder`, with its first commit on `main`.
     pub fn create(folder: &Path) -> Self {
-        let project = Self {
-            folder: folder.join("project"),
-            migrations: folder.join("migrations"),
-        };
+        let project =
+            Self { folder: folder.join("project"), migrations: folder.join("migrations") };
         std::fs::create_dir_all(project.folder.join("web")).expect("created");
         std::fs::write(&project.migrations, "").expect("written");
         // The app's user is not the one who runs the test.
@@ -204,7 +202,12 @@ impl Harness {
     pub fn expect(&self, code: i32, arguments: &[&str]) -> String {
         let output = self.launchway(arguments);
         let (out, err) = (text(&output.stdout), text(&output.stderr));
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}\n{out}\n{err}\n{}", self.said());
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{arguments:?}\n{out}\n{err}\n{}",
+            self.said()
+        );
         out
     }
 
@@ -247,7 +250,12 @@ impl Harness {
         let deadline = Instant::now() + PATIENCE;
         while !condition() {
             let status = || text(&self.launchway(&["status"]).stdout);
-            assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}\n{}\n{}", status(), self.said());
+            assert!(
+                Instant::now() < deadline,
+                "not within {PATIENCE:?}: {what}\n{}\n{}",
+                status(),
+                self.said()
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
     }
