@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
@@ -68,7 +68,7 @@ impl Tail {
         let Ok(now) = std::fs::metadata(&self.path) else { return false };
         let Some(file) = &mut self.open else { return true };
         let Ok(open) = file.metadata() else { return true };
-        let at = file.seek(SeekFrom::Current(0)).unwrap_or(0);
+        let at = file.stream_position().unwrap_or(0);
         open.ino() != now.ino() || now.len() < at
     }
 

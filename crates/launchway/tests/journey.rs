@@ -126,6 +126,68 @@ fn a_rollout_that_bakes_is_rolled_back_by_the_same_verb() {
 }
 
 #[test]
+fn a_release_that_fails_under_traffic_is_rolled_back_with_its_own_exit_code() {
+    let mut harness = Harness::new();
+    harness.start();
+    let good = harness.wait_for_live("staging", "The first");
+    let yaml = harness.project.launchway_yaml("{ from: [USER] }");
+    let baking = yaml.replace("branch: main,", "branch: main, bake: { for: 10m, errors: 1% },");
+    harness.project.write("launchway.yaml", &baking);
+    harness.project.save("Fails for some");
+    harness.eventually("it bakes", || harness.expect(0, &["status", "staging"]).contains("baking"));
+    let deploy = harness.begin(&["deploy", "staging"]);
+    harness.eventually("the errors are noticed", || {
+        harness.get_path("staging", "/fails");
+        harness.expect(0, &["history", "staging"]).contains("rolled back")
+    });
+    let output = deploy.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+    assert!(support::text(&output.stderr).contains("the bake failed"), "{output:?}");
+    assert_eq!(harness.wait_for_live("staging", "The first").pids, good.pids);
+    assert!(harness.expect(0, &["status", "staging"]).contains("rolled back"));
+}
+
+#[test]
+fn an_interrupted_run_is_aborted_with_a_server_and_without() {
+    let mut harness = Harness::new();
+    let yaml = harness.project.launchway_yaml("{ from: [USER] }");
+    let slow = yaml.replace("run: test -s text", "run: echo working; exec sleep 300");
+    harness.project.write("launchway.yaml", &slow.replace("branch: main", "branch: other"));
+    harness.project.save("Slow");
+    for (run, server) in [("run-1", false), ("run-2", true)] {
+        if server {
+            harness.start();
+        }
+        let child = harness.begin(&["run"]);
+        let log = harness.state.join("runs").join(run).join("steps/unit/log");
+        harness.eventually("the step works", || {
+            std::fs::read_to_string(&log).is_ok_and(|text| text.contains("working"))
+        });
+        support::signal(child.id(), nix::sys::signal::SIGINT);
+        let output = child.wait_with_output().expect("it ends");
+        assert_eq!(output.status.code(), Some(130), "{output:?}");
+        let said = support::text(&output.stderr);
+        assert!(said.contains("test/unit | working") && said.contains("aborted"), "{said}");
+    }
+}
+
+#[test]
+fn a_server_that_is_asked_to_stop_leaves_the_traffic_alone() {
+    let mut harness = Harness::new();
+    harness.start();
+    let live = harness.wait_for_live("staging", "The first");
+    let status = harness.status();
+    let address: std::net::SocketAddr =
+        status["edge"]["listen"].as_str().expect("an address").parse().expect("an address");
+    assert!(harness.terminate_server().success());
+    assert!(harness.said().contains("goes on without the server"));
+    assert!(std::net::TcpStream::connect(address).is_ok(), "the edge still listens");
+    harness.start();
+    assert_eq!(harness.wait_for_live("staging", "The first").pids, live.pids);
+    assert_eq!(harness.status()["edge"]["listen"], status["edge"]["listen"]);
+}
+
+#[test]
 fn one_environment_goes_down_and_comes_back_with_a_deployment() {
     let mut harness = Harness::new();
     harness.start();

@@ -57,6 +57,20 @@ impl Store {
         Ok(Self { pool, path })
     }
 
+    /// Opens the log in `folder` to look at it, beside whoever owns it.
+    pub async fn open_to_read(folder: &Path) -> Result<Self, StoreError> {
+        let path = folder.join("events.db");
+        let options = SqliteConnectOptions::new()
+            .filename(&path)
+            .read_only(true)
+            .busy_timeout(Duration::from_secs(10));
+        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await;
+        match pool {
+            Ok(pool) => Ok(Self { pool, path }),
+            Err(source) => Err(StoreError::Sql { doing: "opening", path, source }),
+        }
+    }
+
     /// Appends one event. When this returns, it is on disk.
     pub async fn append(&self, at: Timestamp, event: &Event) -> Result<u64, StoreError> {
         let body = serde_json::to_string(event).map_err(|error| StoreError::Event {

@@ -88,3 +88,19 @@ async fn a_writer_that_is_killed_loses_nothing_it_acknowledged() {
         assert!(kept.iter().zip(1..).all(|(entry, n)| entry.seq == n));
     }
 }
+
+#[tokio::test]
+async fn a_log_is_read_beside_its_owner_and_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(Store::open_to_read(folder.path()).await.is_err(), "looking makes no log");
+    let owner = Store::open(folder.path()).await.unwrap();
+    owner.append(Timestamp::from_millis(1), &Event::Timer).await.unwrap();
+    let reader = Store::open_to_read(folder.path()).await.unwrap();
+    assert_eq!(reader.after(0, 10).await.unwrap().len(), 1);
+    owner.append(Timestamp::from_millis(2), &Event::Timer).await.unwrap();
+    assert_eq!(reader.after(0, 10).await.unwrap().len(), 2);
+    assert!(reader.append(Timestamp::from_millis(3), &Event::Timer).await.is_err());
+    drop((owner, reader));
+    let later = Store::open_to_read(folder.path()).await.unwrap();
+    assert_eq!(later.after(0, 10).await.unwrap().len(), 2);
+}

@@ -162,7 +162,10 @@ async fn send_logs(
         }
         tails.push((source, tail));
     }
-    while follow {
+    if !follow {
+        return;
+    }
+    loop {
         for (source, tail) in &mut tails {
             let more = tail.lines();
             if send_lines(source, more, &to).await.is_none() {
@@ -186,7 +189,10 @@ async fn send_lines(source: &str, lines: Vec<String>, to: &Sender<LogLine>) -> O
 async fn send_events(api: Api, after: u64, follow: bool, to: Sender<std::sync::Arc<store::Entry>>) {
     let mut news = api.handle.listen();
     let Some(mut last) = send_logged(&api, after, &to).await else { return };
-    while follow {
+    if !follow {
+        return;
+    }
+    loop {
         let entry = tokio::select! {
             entry = news.recv() => entry,
             () = to.closed() => return,

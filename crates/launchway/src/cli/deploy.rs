@@ -18,9 +18,10 @@ use crate::client::Client;
   launchway deploy staging --no-wait        only ask for it; `launchway status` shows how far it is
   launchway deploy staging --timeout 10m    follow it for ten minutes at the most
 
-Ends with 0 when it is live, 1 when it failed, 3 when a gate refused it, 4 when it was rolled back, 5 when
+Ends with 0 when it is live, 1 when it failed, 3 when a gate refused it, 4 when it was rolled back, 5 when \
 it waits for approval, 6 when the time is over. Ctrl-C stops the watching, not the deployment.")]
 pub struct Args {
+    /// Where
     environment: EnvironmentName,
     /// A release (r12), commit, branch or tag
     #[arg(default_value = "HEAD")]

@@ -13,14 +13,17 @@ use crate::api::wire::{ExecAnswer, ExecRequest};
   launchway exec staging backend -- .venv/bin/python manage.py shell -c 'print(1)'
   launchway exec production backend -- sh -c 'env | sort'
 
-It runs as the service's user, without a terminal, and its output is shown when it ends. Ends with the exit
+It runs as the service's user, without a terminal, and its output is shown when it ends. Ends with the exit \
 status of the command.")]
 pub struct Args {
+    /// Where
     environment: EnvironmentName,
+    /// One of ours, with `native.run`
     service: ServiceName,
     /// By default the live one
     #[arg(long, value_parser = color)]
     slot: Option<Color>,
+    /// The program and its arguments
     #[arg(last = true, required = true)]
     command: Vec<String>,
 }

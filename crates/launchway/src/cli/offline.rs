@@ -1,10 +1,10 @@
-//! What can be known without a server: the log is folded, with its lock held so that no server begins meanwhile.
+//! What can be known without a server: its log is folded. It is only read, so that a server may begin meanwhile.
 
 use std::path::Path;
 
 use domain::Timestamp;
 use domain::app::App;
-use store::{Lock, Store};
+use store::Store;
 
 use super::{Exit, Failure};
 
@@ -17,8 +17,7 @@ pub async fn app(state: &Path) -> Result<App, Failure> {
             "start a server with `launchway server`, or build with `launchway run`",
         ));
     }
-    let _lock = Lock::take(state)?;
-    let store = Store::open(state).await?;
+    let store = Store::open_to_read(state).await?;
     let (mut app, mut seq) = (App::default(), 0);
     loop {
         let entries = store.after(seq, 1000).await?;

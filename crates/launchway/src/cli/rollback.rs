@@ -15,9 +15,10 @@ use crate::watch::moves;
   launchway rollback production           returns when the traffic is back, and says after how long
   launchway rollback production --wait    returns when the old slot has finished its requests too
 
-While the old slot is warm only the traffic has to move; `launchway status` shows whether it is. A rollout
+While the old slot is warm only the traffic has to move; `launchway status` shows whether it is. A rollout \
 that still bakes is aborted, which goes back as well.")]
 pub struct Args {
+    /// Where
     environment: EnvironmentName,
     /// Wait until nothing of it is left to do
     #[arg(long)]

@@ -21,8 +21,8 @@ use crate::watch;
   launchway run v1.2 --deploy staging  and bring it to staging when it is green
   launchway run --json                 print the run as JSON at its end
 
-Steps whose inputs have not changed are reused; `launchway history run-N --why STEP` says what differed.
-Works without a server too. Ctrl-C aborts the run.
+Steps whose inputs have not changed are reused; `launchway history run-N --why STEP` says what differed. \
+Works without a server too. Ctrl-C aborts the run. \
 Ends with 0 when it is green, 1 when it is red, 2 when the configuration has mistakes.")]
 pub struct Args {
     /// A commit, branch or tag

@@ -20,7 +20,7 @@ use crate::api::{self, Api};
   launchway server --listen 0.0.0.0:80       the same for everybody
   LAUNCHWAY_LOG=debug launchway server       with more in its log
 
-Ctrl-C or SIGTERM stops the server only: the edge, the app and its data go on, and the next server takes
+Ctrl-C or SIGTERM stops the server only: the edge, the app and its data go on, and the next server takes \
 over from there. `launchway down` stops those too.")]
 pub struct Args {
     /// Where the edge carries traffic

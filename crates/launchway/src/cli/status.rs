@@ -25,6 +25,7 @@ use crate::view::{
 
 Ends with 1 when no server answers; what its log knows is shown then.")]
 pub struct Args {
+    /// By default all of them
     environment: Option<EnvironmentName>,
 }
 

@@ -162,6 +162,12 @@ impl Harness {
         self.server = Some(command.spawn().expect("the server starts"));
     }
 
+    /// Asks the server to stop, as a service manager would.
+    pub fn terminate_server(&mut self) -> std::process::ExitStatus {
+        signal(self.server_pid(), nix::sys::signal::Signal::SIGTERM);
+        self.server_ended()
+    }
+
     /// Kills the server and nothing else.
     pub fn kill_server(&mut self) {
         if let Some(mut server) = self.server.take() {
@@ -196,6 +202,13 @@ impl Harness {
     /// Runs a verb to its end.
     pub fn launchway(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().expect("launchway runs")
+    }
+
+    /// Begins a verb; the caller waits for it.
+    pub fn begin(&self, arguments: &[&str]) -> Child {
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().expect("launchway starts")
     }
 
     /// Runs a verb that must end with `code`; its standard output.
@@ -262,13 +275,18 @@ impl Harness {
 
     /// What an environment answers to `GET /` at the edge.
     pub fn get(&self, environment: &str) -> Option<String> {
+        self.get_path(environment, "/")
+    }
+
+    /// What an environment answers at the edge.
+    pub fn get_path(&self, environment: &str, path: &str) -> Option<String> {
         use std::io::{Read, Write};
         let status = self.status();
         let address: std::net::SocketAddr = status["edge"]["listen"].as_str()?.parse().ok()?;
         let mut stream = std::net::TcpStream::connect(address).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
         let host = format!("{environment}.tiny.localhost");
-        write!(stream, "GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n").ok()?;
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n").ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
         Some(answer)
@@ -309,8 +327,7 @@ impl Drop for Harness {
         // Stops the edge and whatever else is supervised; without a server it does it by itself.
         let _done = self.launchway(&["down", "--with-data"]);
         for pid in self.left_over() {
-            let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).expect("a pid"));
-            let _gone = nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL);
+            signal(pid, nix::sys::signal::SIGKILL);
         }
     }
 }
@@ -325,6 +342,12 @@ pub struct Live {
     /// No rollout is under way.
     pub quiet: bool,
     pub url: String,
+}
+
+/// Sends a signal; a process that is gone is as good.
+pub fn signal(pid: u32, signal: nix::sys::signal::Signal) {
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).expect("a pid"));
+    let _gone = nix::sys::signal::kill(pid, signal);
 }
 
 /// The binary itself, or a copy where an unprivileged user can reach it.
