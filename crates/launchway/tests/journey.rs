@@ -49,6 +49,8 @@ fn a_commit_goes_to_staging_by_itself_and_to_production_when_approved_and_back()
     harness.expect(0, &["down"]);
     assert!(harness.server_ended().success());
     assert_eq!(harness.left_over(), Vec::<u32>::new());
+    harness.expect(0, &["down"]);
+    assert_eq!(harness.left_over(), Vec::<u32>::new(), "nothing is started to be stopped");
 }
 
 #[test]

@@ -50,6 +50,7 @@ pub async fn down(
         let _unheard = to.send(last).await;
         drop(to);
         if finished && one.is_none() {
+            api.gone.cancel();
             api.stop.cancel();
         }
     });

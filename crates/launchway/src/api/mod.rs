@@ -60,6 +60,8 @@ pub struct Api {
     pub since: Timestamp,
     /// Ends the server.
     pub stop: CancellationToken,
+    /// Everything was taken down: the edge must not outlive the server.
+    pub gone: CancellationToken,
 }
 
 /// Why the socket cannot be served.

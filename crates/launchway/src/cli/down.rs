@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use control::server::Server;
+use control::server::{Server, stop_edge};
 use domain::EnvironmentName;
 use tokio_util::sync::CancellationToken;
 
@@ -72,6 +72,8 @@ async fn alone(args: Args, globals: &Globals) -> Outcome {
     drop(to);
     stop.cancel();
     running.await??;
+    // The server may have started the edge after it had been stopped.
+    stop_edge(&engine).await?;
     shown.await?;
     done.map_err(|why| Failure::new(Exit::Failed, why, "run it again: it goes on from there"))?;
     Ok(Exit::Ok)

@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use control::server::{Server, ServerConfig};
+use control::server::{Server, ServerConfig, stop_edge};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -38,12 +38,14 @@ pub async fn run(args: Args, globals: &Globals) -> Outcome {
     let state = config.state.clone();
     let server = Server::open(config).await?;
     let listener = api::open(&state)?;
+    let (engine, gone) = (server.engine(), CancellationToken::new());
     let api = Api {
         handle: server.handle.clone(),
         world: server.world.clone(),
-        engine: server.engine(),
+        engine: engine.clone(),
         since: control::clock::wall(),
         stop: stop.clone(),
+        gone: gone.clone(),
     };
     let (socket, traffic) = (state.join(api::SOCKET), server.world.listen);
     tracing::info!(socket = %socket.display(), %traffic, pid = std::process::id(), "serving");
@@ -54,6 +56,12 @@ pub async fn run(args: Args, globals: &Globals) -> Outcome {
     let _late = tokio::time::timeout(std::time::Duration::from_secs(3), answering).await;
     let _gone = fs::remove_file(&socket);
     ended?;
+    if gone.is_cancelled() {
+        // A server that was just starting may have started the edge after `down` had stopped it.
+        stop_edge(&engine).await?;
+        tracing::info!("stopped, and everything with it");
+        return Ok(Exit::Ok);
+    }
     tracing::info!("stopped; whatever was running goes on without the server");
     Ok(Exit::Ok)
 }

@@ -292,16 +292,20 @@ impl Harness {
         Some(answer)
     }
 
-    /// Processes that still belong to this state folder.
+    /// Processes that still belong to this state folder, supervisors first.
     pub fn left_over(&self) -> Vec<u32> {
-        let prefix = format!("LAUNCHWAY_UNIT={}/", self.state.display());
+        let state = format!("{}/", self.state.display());
+        let marker = format!("LAUNCHWAY_UNIT={state}");
         let processes = std::fs::read_dir("/proc").expect("readable").flatten();
         let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-        let ours = pids.filter(|pid| {
-            let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            environ.split(|byte| *byte == 0).any(|entry| entry.starts_with(prefix.as_bytes()))
-        });
-        ours.collect()
+        let any = |pid: u32, file: &str, wanted: &str| {
+            let bytes = std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            bytes.split(|byte| *byte == 0).any(|part| part.starts_with(wanted.as_bytes()))
+        };
+        let (shims, others): (Vec<u32>, Vec<u32>) = pids
+            .filter(|pid| any(*pid, "cmdline", &state) || any(*pid, "environ", &marker))
+            .partition(|pid| any(*pid, "cmdline", "shim"));
+        shims.into_iter().chain(others).collect()
     }
 
     /// What the server wrote.
