@@ -9,7 +9,7 @@ use std::sync::Arc;
 use domain::RunId;
 use domain::app::{App, Event};
 use domain::{CommitId, EnvironmentName, Identity};
-use engine::process::{ProcessConfig, ProcessEngine, ShimCommand, Unprivileged};
+use engine::process::{ProcessConfig, ProcessEngine, ShimCommand, Unprivileged, lasting_port};
 use store::{Lock, Store};
 use tokio_util::sync::CancellationToken;
 
@@ -192,7 +192,7 @@ fn make_folder(path: &Path) -> Result<(), ServerError> {
     std::fs::create_dir_all(path).map_err(|source| ServerError::Io { path: path.into(), source })
 }
 
-/// The address the edge always had; or the wished one, with a free port in the place of 0.
+/// The address the edge always had; or the wished one, with a port that stays free for it in the place of 0.
 fn settle_address(config: &ServerConfig) -> Result<SocketAddr, ServerError> {
     let folder = edge_folder(&config.state);
     make_folder(&folder)?;
@@ -203,7 +203,12 @@ fn settle_address(config: &ServerConfig) -> Result<SocketAddr, ServerError> {
         _ => config.listen,
     };
     let failed = |source| ServerError::Listen { address, source };
-    let free = TcpListener::bind(address).and_then(|l| l.local_addr()).map_err(failed)?;
+    let port = match address.port() {
+        0 => lasting_port().map_err(failed)?,
+        port => port,
+    };
+    let free = SocketAddr::new(address.ip(), port);
+    TcpListener::bind(free).map_err(failed)?;
     let written = std::fs::write(&path, free.to_string());
     written.map_err(|source| ServerError::Io { path, source })?;
     Ok(free)
@@ -217,9 +222,11 @@ fn fits(wished: SocketAddr, known: SocketAddr) -> bool {
 pub fn known_environments(app: &App) -> Vec<EnvironmentName> {
     let newest = app.projects.iter().max_by_key(|(id, _)| domain::app::number(*id));
     let of_project = newest.iter().flat_map(|(_, p)| p.environments.iter().map(|e| e.name.clone()));
-    let mut names: Vec<_> = of_project.collect();
-    names.extend(
-        app.environments.keys().filter(|name| !names.contains(name)).cloned().collect::<Vec<_>>(),
-    );
+    let mut names: Vec<EnvironmentName> = of_project.collect();
+    for name in app.environments.keys() {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
     names
 }

@@ -42,6 +42,7 @@ use domain::slot::{BackingSpec, Color, JobOutcome, JobSpec, SlotSpec, Snapshot, 
 use domain::{EnvironmentName, ServiceName};
 
 pub use config::{ProcessConfig, ShimCommand, Unprivileged};
+pub use ports::lasting_port;
 pub use units::UnitView;
 
 pub(crate) use clock::now;

@@ -25,6 +25,11 @@ pub(super) struct Reservation {
     holder: OwnedFd,
 }
 
+/// A free port that no outgoing connection will take, for a server that is to keep it over restarts.
+pub fn lasting_port() -> io::Result<u16> {
+    Reservation::make(None).map(|reservation| reservation.port)
+}
+
 impl Reservation {
     /// `preferred` if it is free, else any.
     pub(super) fn make(preferred: Option<u16>) -> io::Result<Self> {

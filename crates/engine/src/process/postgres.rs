@@ -113,7 +113,7 @@ impl ProcessEngine {
         let opened = data.join("opened");
         if fs::read_to_string(&opened).unwrap_or_default() != credentials.as_str() {
             self.psql(spec, address, &["-c", "select 1"]).await.map_err(|why| {
-                format!("it runs, but does not let `{}` in ({why}); its data were made with other values of POSTGRES_USER, POSTGRES_PASSWORD or POSTGRES_DB: set those, or delete the data with `launchway down --data`", access.user)
+                format!("it runs, but does not let `{}` in ({why}); its data were made with other values of POSTGRES_USER, POSTGRES_PASSWORD or POSTGRES_DB: set those, or delete the data with `launchway down --with-data`", access.user)
             })?;
             self.write_private(&opened, credentials.as_str().as_bytes()).map_err(text)?;
         }
@@ -272,14 +272,22 @@ async fn programs(made_by: Option<u32>, wanted: Option<u32>) -> Result<PathBuf, 
     if let Some(version) = made_by {
         let same = of(made_by).map(|(_, folder)| folder.clone());
         return same.ok_or_else(|| {
-            format!("its data were made by PostgreSQL {version}, but only {newest} is installed; install {version}, or delete the data with `launchway down --data`")
+            format!("its data were made by PostgreSQL {version}, but only {newest} is installed; install {version}, or delete the data with `launchway down --with-data`")
         });
     }
     if let Some((_, folder)) = of(wanted) {
         return Ok(folder.clone());
     }
     if let Some(wanted) = wanted {
-        tracing::warn!(wanted, newest, "the image names another PostgreSQL than this machine has");
+        // Looked up again and again, and true for as long as the machine stays as it is.
+        static SAID: std::sync::Once = std::sync::Once::new();
+        SAID.call_once(|| {
+            tracing::warn!(
+                wanted,
+                newest,
+                "the image names another PostgreSQL than this machine has"
+            );
+        });
     }
     Ok(folder)
 }
