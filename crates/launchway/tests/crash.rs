@@ -131,7 +131,7 @@ fn logged(harness: &Harness) -> u64 {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let mut observer = control::observer::Observer::open(&harness.state).await.expect("a log");
+        let mut observer = control::observer::Observer::of(&harness.state);
         observer.look().await.expect("a log that replays");
         observer.entries.last().map_or(0, |entry| entry.seq)
     })

@@ -65,10 +65,11 @@ impl Store {
             .read_only(true)
             .busy_timeout(Duration::from_secs(10));
         let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await;
-        match pool {
-            Ok(pool) => Ok(Self { pool, path }),
-            Err(source) => Err(StoreError::Sql { doing: "opening", path, source }),
-        }
+        let failed = |source| StoreError::Sql { doing: "opening", path: path.clone(), source };
+        let pool = pool.map_err(failed)?;
+        // A server that has just begun may not have made the table yet.
+        sqlx::query("SELECT seq FROM events LIMIT 1").execute(&pool).await.map_err(failed)?;
+        Ok(Self { pool, path })
     }
 
     /// Appends one event. When this returns, it is on disk.

@@ -24,6 +24,10 @@ pub enum DemoError {
     Unexpected { step: &'static str, expected: String, seen: String },
     #[error("the traffic cannot be sent: {0}")]
     Load(#[from] control::load::LoadError),
+    #[error("waiting for {what}: {why}")]
+    Server { what: String, why: String },
+    #[error("waiting for {what}: it did not happen within ten minutes")]
+    Late { what: String },
     #[error("interrupted")]
     Interrupted,
 }

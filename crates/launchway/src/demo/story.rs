@@ -18,6 +18,8 @@ const RATE: Rate = Rate(200.0);
 /// For anything of the story: the first build fetches packages.
 const PATIENCE: Duration = Duration::from_secs(600);
 
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// The story as far as it is told.
 pub struct Story {
     stage: Stage,
@@ -43,7 +45,7 @@ impl Story {
     pub async fn begin(mut stage: Stage) -> Result<Self, DemoError> {
         say(&format!("The stage is {}", stage.folder.display()));
         stage.start_server()?;
-        let observer = Observer::open(&stage.state()).await?;
+        let observer = Observer::of(&stage.state());
         Ok(Self {
             stage,
             observer,
@@ -312,15 +314,28 @@ impl Story {
         let found = |app: &App| {
             app.rollouts.get(id).filter(|rollout| reached(rollout) || rollout.ended()).cloned()
         };
-        Ok(self.observer.wait(what, PATIENCE, found).await?)
+        self.wait(what, found).await
     }
 
+    /// Looks until `found` finds something; a server that died by itself is not waited for.
     async fn wait<T>(
         &mut self,
         what: &str,
         found: impl Fn(&App) -> Option<T>,
     ) -> Result<T, DemoError> {
-        Ok(self.observer.wait(what, PATIENCE, found).await?)
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(found) = found(self.observer.look().await?) {
+                return Ok(found);
+            }
+            if let Some(why) = self.stage.server_ended() {
+                return Err(DemoError::Server { what: what.into(), why });
+            }
+            if Instant::now() > deadline {
+                return Err(DemoError::Late { what: what.into() });
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 
     fn next_rollout(&self) -> RolloutId {
