@@ -203,7 +203,8 @@ fn replicas(project: &Project, environment: &Environment) -> String {
 
 /// What a release passes on its way into an environment, in order.
 fn gates(project: &Project, environment: &Environment) -> Vec<String> {
-    let mut gates = Vec::new();
+    // Nothing is touched before somebody has said yes.
+    let mut gates: Vec<String> = approval(environment).into_iter().collect();
     let migrated: Vec<&str> = project
         .built()
         .filter(|(_, _, built)| built.migrate.is_some())
@@ -217,7 +218,6 @@ fn gates(project: &Project, environment: &Environment) -> Vec<String> {
         gates.push(format!("end-to-end tests: {}", steps(&environment.verify.e2e)));
     }
     gates.extend(performance(environment));
-    gates.extend(approval(environment));
     gates.push(format!(
         "switch blue-green; streams stay on the old slot for at most {}",
         Span(environment.drain)
