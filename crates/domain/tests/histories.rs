@@ -146,7 +146,7 @@ impl History {
             }
             Action::Watch { rollout } => {
                 let event = if fails {
-                    RolloutEvent::Breached { evidence: Evidence::of("errors") }
+                    RolloutEvent::Breached { evidence: Evidence::of("errors"), last_request: None }
                 } else {
                     RolloutEvent::Baked { notes: vec![] }
                 };

@@ -20,11 +20,7 @@ pub async fn perform(job: &Job<'_>, slot: Color) -> Effect {
         _ => clock::wall(),
     };
     wait(job.world, job.call, environment, slot, until).await;
-    let state = job.call.app.environments.get(environment).and_then(|e| e.slots.get(&slot));
-    let last_request = match state {
-        Some(state) => last_request(job.world, environment, slot, &state.release).await,
-        None => None,
-    };
+    let last_request = last_request_before(job, slot).await;
     Ok(RolloutEvent::Drained { last_request })
 }
 
@@ -47,6 +43,13 @@ pub async fn wait(
         }
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// When the slot that the rollout took the traffic from last got a request.
+pub async fn last_request_before(job: &Job<'_>, slot: Color) -> Option<Timestamp> {
+    let environment = &job.rollout.environment;
+    let state = job.call.app.environments.get(environment)?.slots.get(&slot)?;
+    last_request(job.world, environment, slot, &state.release).await
 }
 
 /// When the slot last got a request, as far as the edge knows.

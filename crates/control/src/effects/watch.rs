@@ -8,7 +8,7 @@ use domain::rollout::{Evidence, RolloutEvent};
 use domain::route::{EdgeStatus, Facts};
 use domain::{Color, ReleaseId, ServiceName};
 
-use super::{Effect, Job, evidence};
+use super::{Effect, Job, drain, evidence};
 use crate::clock;
 
 const PAUSE: Duration = Duration::from_millis(100);
@@ -51,9 +51,12 @@ pub async fn perform(job: &Job<'_>) -> Effect {
             }
             BakeVerdict::Breached { reason } => {
                 let cause = format!("the bake failed: {reason}");
-                return Ok(RolloutEvent::Breached {
-                    evidence: Evidence { cause, differs, ..Evidence::default() },
-                });
+                let evidence = Evidence { cause, differs, ..Evidence::default() };
+                let last_request = match job.rollout.previous {
+                    Some(slot) => drain::last_request_before(job, slot).await,
+                    None => None,
+                };
+                return Ok(RolloutEvent::Breached { evidence, last_request });
             }
             // Asked again until the rollout's own deadline, which does not let it pass.
             BakeVerdict::Unavailable { why } => job.call.note(why),

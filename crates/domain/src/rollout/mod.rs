@@ -196,6 +196,8 @@ pub enum RolloutEvent {
     },
     Breached {
         evidence: Evidence,
+        /// The last request that the old slot got before the switch took effect.
+        last_request: Option<Timestamp>,
     },
     Drained {
         last_request: Option<Timestamp>,

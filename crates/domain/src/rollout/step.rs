@@ -42,13 +42,12 @@ impl Rollout {
                 self.notes.extend(notes.iter().cloned());
                 self.drain(now);
             }
-            (RolloutEvent::Breached { evidence }, Phase::Baking { .. }) => {
+            (RolloutEvent::Breached { evidence, last_request }, Phase::Baking { .. }) => {
+                self.note_last_request(*last_request);
                 self.breach(evidence.clone(), now);
             }
             (RolloutEvent::Drained { last_request }, Phase::Draining { .. }) => {
-                if let Some(switch) = self.switches.last_mut() {
-                    switch.last_request = *last_request;
-                }
+                self.note_last_request(*last_request);
                 self.enter(Phase::Live, now);
             }
             (
@@ -110,6 +109,12 @@ impl Rollout {
 
     pub(crate) fn end(&mut self, end: End, now: Timestamp) {
         self.enter(Phase::Ended { end }, now);
+    }
+
+    fn note_last_request(&mut self, at: Option<Timestamp>) {
+        if let Some(switch) = self.switches.last_mut() {
+            switch.last_request = at;
+        }
     }
 
     fn drain(&mut self, now: Timestamp) {
