@@ -48,9 +48,8 @@ impl Effects for Performer {
         let world = self.world.clone();
         async move {
             let cancel = call.cancel.clone();
-            let unaware = matches!(call.action, Action::Run { .. });
-            // Steps are cancelled by stopping their jobs; everything else can simply be dropped.
-            if unaware {
+            // Steps and checks stop their own jobs when cancelled; everything else can simply be dropped.
+            if matches!(call.action, Action::Run { .. } | Action::Check { .. }) {
                 return perform(&world, &call).await;
             }
             tokio::select! {
