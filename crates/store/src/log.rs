@@ -79,16 +79,18 @@ impl Store {
             path: self.path.clone(),
             why: error.to_string(),
         })?;
-        let row = sqlx::query(
+        let rows = sqlx::query(
             "INSERT INTO events (seq, at, subject, body) \
              SELECT COALESCE(MAX(seq), 0) + 1, $1, $2, $3 FROM events RETURNING seq",
         )
         .bind(at.as_millis())
         .bind(subject(event))
         .bind(body)
-        .fetch_one(&self.pool)
+        // To the end of the statement, not to its first row: only there a commit that failed is said.
+        .fetch_all(&self.pool)
         .await;
-        let row = row.map_err(|source| self.sql("appending to", source))?;
+        let rows = rows.map_err(|source| self.sql("appending to", source))?;
+        let row = rows.first().ok_or_else(|| self.sql("appending to", sqlx::Error::RowNotFound))?;
         Ok(row.get::<i64, _>(0).unsigned_abs())
     }
 

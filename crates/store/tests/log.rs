@@ -90,6 +90,26 @@ async fn a_writer_that_is_killed_loses_nothing_it_acknowledged() {
 }
 
 #[tokio::test]
+async fn a_full_disk_acknowledges_nothing_that_is_not_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(Store::open(folder.path()).await.unwrap());
+    // No file may grow over 256 blocks; that is told by an error, as a full disk is, not by a signal.
+    let output = std::process::Command::new("/bin/sh")
+        .args(["-c", r#"trap "" XFSZ; ulimit -f 256; exec "$0" "$@""#])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "write_until_killed", "--nocapture"])
+        .env("STORE_FOLDER", folder.path())
+        .output()
+        .unwrap();
+    assert!(!output.status.success(), "the log was refused at some point");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let last = text.lines().filter_map(|line| line.split_once("acknowledged ")).next_back();
+    let acknowledged: usize = last.expect("some were taken").1.parse().unwrap();
+    let store = Store::open(folder.path()).await.unwrap();
+    assert_eq!(store.after(0, u32::MAX).await.unwrap().len(), acknowledged);
+}
+
+#[tokio::test]
 async fn a_log_is_read_beside_its_owner_and_after_it() {
     let folder = tempfile::tempdir().unwrap();
     assert!(Store::open_to_read(folder.path()).await.is_err(), "looking makes no log");
