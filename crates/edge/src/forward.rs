@@ -124,7 +124,20 @@ async fn send(
             },
         };
         let copy = repeatable.then(|| duplicate(&request));
-        let mut error = match timeout(limit, lease.send(request)).await {
+        let sent = tokio::select! {
+            biased;
+            sent = timeout(limit, lease.send(request)) => sent,
+            // It hangs: what can be asked again is not left waiting while another replica is well.
+            () = replica.hangs(), if repeatable && others(replicas, replica) => {
+                let Some(copy) = copy.filter(|_| again()) else {
+                    return Err(StatusCode::GATEWAY_TIMEOUT);
+                };
+                request = copy;
+                (tried, tries, fresh) = (Some(replica.id), tries + 1, true);
+                continue;
+            }
+        };
+        let mut error = match sent {
             Err(_) => return Err(StatusCode::GATEWAY_TIMEOUT),
             Ok(Ok(response)) => return Ok((response, lease)),
             Ok(Err(error)) => error,
@@ -145,6 +158,11 @@ async fn send(
         request = next;
         (tried, tries, fresh) = (Some(replica.id), tries + 1, true);
     }
+}
+
+/// Whether somebody else could answer.
+fn others(replicas: &[Arc<Replica>], replica: &Arc<Replica>) -> bool {
+    replicas.iter().any(|other| other.id != replica.id && other.healthy())
 }
 
 fn is_repeatable(request: &Request<Outgoing>) -> bool {

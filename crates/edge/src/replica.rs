@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 use domain::route::FactsKey;
+use tokio::sync::Notify;
 
 /// A replica behind an address. Its state is atomics only, shared by all threads.
 pub struct Replica {
@@ -21,6 +22,8 @@ pub struct Replica {
     failures: AtomicU32,
     /// It left the table: nothing may be kept open for it.
     gone: AtomicBool,
+    /// Tells the requests that wait for it that it hangs.
+    hangs: Notify,
 }
 
 /// Why a replica is kept out.
@@ -71,6 +74,7 @@ impl Replica {
             ejected: AtomicU32::new(0),
             failures: AtomicU32::new(0),
             gone: AtomicBool::new(false),
+            hangs: Notify::new(),
         }
     }
 
@@ -105,7 +109,15 @@ impl Replica {
         };
         if self.failures.fetch_add(1, Relaxed) + 1 >= FAILURES_TO_EJECT {
             self.eject(fault);
+            if fault == Fault::NoAnswer {
+                self.hangs.notify_waiters();
+            }
         }
+    }
+
+    /// Resolves when health checks find that it takes connections and answers nothing.
+    pub async fn hangs(&self) {
+        self.hangs.notified().await;
     }
 
     pub fn gone(&self) -> bool {
