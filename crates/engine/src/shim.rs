@@ -39,6 +39,9 @@ pub(crate) use log::numbered as numbered_log;
 /// How a shim ends when another one attends to the unit already.
 pub(crate) const ALREADY_ATTENDED: i32 = 75;
 
+/// Between two tries to write a status that the disk did not take.
+const SAY_AGAIN: Duration = Duration::from_millis(500);
+
 /// Runs the unit whose `spec.json` is the first argument.
 pub fn main(mut args: impl Iterator<Item = OsString>) -> ! {
     let code = match args.next() {
@@ -78,6 +81,8 @@ struct Shim {
     /// The end that commands get; kept open so that the pipe outlives each of them.
     output_of_child: OwnedFd,
     log: log::Log,
+    /// When to write the status again that the disk did not take.
+    unsaid: Option<Instant>,
     _lock: FileLock,
 }
 
@@ -114,8 +119,17 @@ impl Shim {
             last_exit_at: same.as_ref().and_then(|s| s.last_exit_at),
             started: None,
         };
-        let mut shim =
-            Self { unit, spec, status, signals, output, output_of_child, log, _lock: lock };
+        let mut shim = Self {
+            unit,
+            spec,
+            status,
+            signals,
+            output,
+            output_of_child,
+            log,
+            unsaid: None,
+            _lock: lock,
+        };
         shim.publish()?;
         Ok(shim)
     }
@@ -134,7 +148,8 @@ impl Shim {
             if began.elapsed() >= backoff.stable {
                 pause = backoff.first;
             }
-            self.ended(Phase::Waiting, exit)?;
+            self.note_end(Phase::Waiting, exit);
+            self.say();
             if let Event::Stop = self.wait(Some(Instant::now() + pause)) {
                 return self.stop(None);
             }
@@ -216,9 +231,7 @@ impl Shim {
         self.status.child = Some(child);
         self.status.phase = Phase::Running;
         self.status.started.get_or_insert_with(now);
-        if let Err(error) = self.publish() {
-            self.log.note(&format!("cannot write status.json: {error}"));
-        }
+        self.say();
         Ok(())
     }
 
@@ -239,6 +252,7 @@ impl Shim {
 
     /// One turn: waits for output or a signal. Answers whether it was the signal to stop.
     fn turn(&mut self, deadline: Option<Instant>) -> bool {
+        let deadline = deadline.into_iter().chain(self.unsaid).min();
         let timeout = deadline.map_or(PollTimeout::NONE, |deadline| {
             // Rounded up: a poll that ends just before its deadline would spin.
             let left = deadline.saturating_duration_since(Instant::now()).as_millis() + 1;
@@ -250,6 +264,9 @@ impl Shim {
         ];
         let _ = poll(&mut watched, timeout);
         self.drain();
+        if self.unsaid.is_some_and(|again| Instant::now() >= again) {
+            self.say();
+        }
         let mut stop = false;
         while let Ok(Some(signal)) = self.signals.read_signal() {
             stop |= signal.ssi_signo != Signal::SIGCHLD as u32;
@@ -292,7 +309,7 @@ impl Shim {
     /// Stops the command and everything it has started, and ends the unit.
     fn stop(&mut self, verdict: Option<Exit>) -> io::Result<()> {
         self.status.phase = Phase::Stopping;
-        self.publish()?;
+        self.say();
         let deadline = Instant::now() + self.spec.grace;
         let mut seen = None;
         if let Some(child) = self.status.child {
@@ -335,12 +352,25 @@ impl Shim {
     }
 
     fn ended(&mut self, phase: Phase, exit: Exit) -> io::Result<()> {
+        self.note_end(phase, exit);
+        self.publish()
+    }
+
+    fn note_end(&mut self, phase: Phase, exit: Exit) {
         self.drain();
         self.status.child = None;
         self.status.phase = phase;
         self.status.last_exit = Some(exit);
         self.status.last_exit_at = Some(now());
-        self.publish()
+    }
+
+    /// Publishes now, or as soon as the disk takes it: a full one is no reason to leave the command alone.
+    fn say(&mut self) {
+        let said = self.publish();
+        if let (Err(error), None) = (&said, self.unsaid) {
+            self.log.note(&format!("cannot write status.json: {error}"));
+        }
+        self.unsaid = said.is_err().then(|| Instant::now() + SAY_AGAIN);
     }
 
     fn publish(&mut self) -> io::Result<()> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::time::Duration;
 
 use domain::Digest;
 use nix::sys::signal::Signal;
@@ -37,9 +38,14 @@ impl ProcessEngine {
             env: self.config.base_env().into_iter().chain(env).collect(),
             port: None,
             user,
-            mode: Mode::Keep(Backoff::default()),
+            // All traffic waits for the edge, so it is back at once; one that cannot run is not spun on.
+            mode: Mode::Keep(Backoff {
+                first: Duration::from_millis(20),
+                most: Duration::from_secs(5),
+                ..Backoff::default()
+            }),
             stop_signal: Signal::SIGTERM as i32,
-            grace: std::time::Duration::from_secs(30),
+            grace: Duration::from_secs(30),
             log: LogPlan::rotating(),
         };
         self.keeper.ensure(&self.layout.supervised(name), &digest, false, make).await
