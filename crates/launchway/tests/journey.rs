@@ -12,6 +12,7 @@ fn a_commit_goes_to_staging_by_itself_and_to_production_when_approved_and_back()
     assert!(staging.ready);
     assert!(harness.get("staging").expect("an answer").ends_with("first r1\n"));
     assert_eq!(harness.live("production"), None);
+    what_is_used_and_served_is_shown(&harness);
 
     harness.eventually("production waits for approval", || {
         harness.expect(0, &["status", "production"]).contains("launchway approve production")
@@ -51,6 +52,31 @@ fn a_commit_goes_to_staging_by_itself_and_to_production_when_approved_and_back()
     assert_eq!(harness.left_over(), Vec::<u32>::new());
     harness.expect(0, &["down"]);
     assert_eq!(harness.left_over(), Vec::<u32>::new(), "nothing is started to be stopped");
+}
+
+/// In staging, where a single replica answered so far.
+fn what_is_used_and_served_is_shown(harness: &Harness) {
+    let live = || {
+        let status = harness.status();
+        let all = status["environments"].as_array().expect("environments").iter();
+        let staging = all.clone().find(|here| here["name"] == "staging").expect("staging");
+        let slots = staging["slots"].as_array().expect("slots").iter();
+        slots.clone().find(|slot| slot["live"] == true).expect("live").clone()
+    };
+    let count = |class: &str| live()["traffic"]["web"]["classes"][class].as_u64().expect("counted");
+    let (good, bad) = (count("2xx"), count("5xx"));
+    for path in ["/", "/", "/fails"] {
+        harness.get_path("staging", path).expect("an answer");
+    }
+    assert_eq!((count("2xx"), count("5xx")), (good + 2, bad + 1));
+    assert!(live()["traffic"]["web"]["p99_ms"].as_f64() > Some(0.0));
+    harness.eventually("two readings tell the share of the CPU", || {
+        let usage = &live()["replicas"][0]["usage"];
+        usage["memory_bytes"].as_u64() > Some(0) && usage["cpu_share"].is_f64()
+    });
+    let shown = harness.expect(0, &["status", "staging"]);
+    assert!(shown.contains("MiB memory, ") && shown.contains(" CPU, "), "{shown}");
+    assert!(shown.contains("1 5xx") && shown.contains("p99 "), "{shown}");
 }
 
 #[test]

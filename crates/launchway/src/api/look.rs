@@ -13,16 +13,28 @@ use domain::rollout::Rollout;
 use domain::route::EdgeStatus;
 use domain::slot::Snapshot;
 use domain::{EnvironmentName, RolloutId, RunId, StepName};
+use engine::UnitView;
 use serde::Deserialize;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
 
 use super::Api;
 use super::answer::{Answer, Problem, Query};
 use super::change::{known, no_such};
 use super::wire::History;
-use crate::view::{EdgeView, Gathered, RolloutView, RunView, ServerView, Status};
+use crate::view::{EdgeView, Gathered, Measured, RolloutView, RunView, ServerView, Status};
 
 /// For one look at an environment; what was seen before is shown when it takes longer.
 const LOOK: Duration = Duration::from_secs(3);
+
+/// What there is in one environment.
+struct Look {
+    name: EnvironmentName,
+    /// `None` when it could not be had in time.
+    snapshot: Option<Snapshot>,
+    units: Vec<UnitView>,
+    usage: Vec<Measured>,
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,17 +55,15 @@ pub async fn status(State(api): State<Api>, Query(only): Query<Only>) -> Answer<
         Some(name) => Some(known(&app, &name)?),
         None => None,
     };
-    let (edge, answer) = api.look_at_edge(&app).await;
+    let mut names = known_environments(&app);
+    names.retain(|name| only.as_ref().is_none_or(|only| only == name));
+    let ((edge, answer), looks) = tokio::join!(api.look_at_edge(&app), api.look_at_all(names));
     let mut snapshots = api.world.seen();
-    let mut units = BTreeMap::new();
-    for name in known_environments(&app) {
-        if only.as_ref().is_some_and(|only| *only != name) {
-            continue;
-        }
-        if let Some(snapshot) = api.look_at(&name).await {
-            snapshots.insert(name.clone(), snapshot);
-        }
-        units.insert(name.clone(), api.engine.units(&name));
+    let (mut units, mut usage) = (BTreeMap::new(), BTreeMap::new());
+    for look in looks {
+        snapshots.extend(look.snapshot.map(|snapshot| (look.name.clone(), snapshot)));
+        usage.insert(look.name.clone(), look.usage);
+        units.insert(look.name, look.units);
     }
     let server = ServerView {
         pid: std::process::id(),
@@ -69,6 +79,7 @@ pub async fn status(State(api): State<Api>, Query(only): Query<Only>) -> Answer<
         notes: api.handle.notes(),
         snapshots,
         units,
+        usage,
     };
     Ok(Json(gathered.status(only.as_ref())))
 }
@@ -120,8 +131,23 @@ pub async fn why(State(api): State<Api>, Query(query): Query<WhyQuery>) -> Answe
 }
 
 impl Api {
-    async fn look_at(&self, name: &EnvironmentName) -> Option<Snapshot> {
-        tokio::time::timeout(LOOK, self.world.engine.observe(name)).await.ok()?.ok()
+    /// Side by side: however many environments there are, it takes as long as the slowest of them.
+    async fn look_at_all(&self, names: Vec<EnvironmentName>) -> Vec<Look> {
+        let look = |name| {
+            let api = self.clone();
+            async move { api.look_at(name).await }
+        };
+        names.into_iter().map(look).collect::<JoinSet<Look>>().join_all().await
+    }
+
+    async fn look_at(&self, name: EnvironmentName) -> Look {
+        let deadline = Instant::now() + LOOK;
+        let (snapshot, usage) = tokio::join!(
+            timeout_at(deadline, self.world.engine.observe(&name)),
+            self.meter.read(&self.engine, &name, deadline),
+        );
+        let units = self.engine.units(&name);
+        Look { snapshot: snapshot.ok().and_then(Result::ok), units, usage, name }
     }
 
     async fn look_at_edge(&self, app: &App) -> (EdgeView, Option<EdgeStatus>) {

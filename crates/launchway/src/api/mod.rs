@@ -13,6 +13,7 @@ mod change;
 mod feed;
 mod lifetime;
 mod look;
+mod meter;
 mod peer;
 pub mod wire;
 
@@ -37,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use lifetime::everything as take_everything_down;
 pub use look::{edge_alone, history_of};
+pub use meter::Meter;
 pub use peer::identity;
 
 use answer::Problem;
@@ -57,6 +59,7 @@ pub struct Api {
     pub handle: Handle,
     pub world: Arc<World>,
     pub engine: Arc<ProcessEngine>,
+    pub meter: Arc<Meter>,
     pub since: Timestamp,
     /// Ends the server.
     pub stop: CancellationToken,

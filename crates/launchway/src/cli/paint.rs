@@ -21,6 +21,12 @@ impl Paint {
         Self(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
     }
 
+    /// No colour at all.
+    #[cfg(test)]
+    pub fn plain() -> Self {
+        Self(false)
+    }
+
     pub fn bold(self, text: &str) -> String {
         if self.0 { text.bold().to_string() } else { text.into() }
     }

@@ -43,6 +43,7 @@ pub async fn run(args: Args, globals: &Globals) -> Outcome {
         handle: server.handle.clone(),
         world: server.world.clone(),
         engine: engine.clone(),
+        meter: Default::default(),
         since: control::clock::wall(),
         stop: stop.clone(),
         gone: gone.clone(),

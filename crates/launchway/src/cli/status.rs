@@ -1,5 +1,7 @@
 //! `launchway status`: what runs where, what is under way, what it waits for, and the way back.
 
+mod load;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 
@@ -63,6 +65,7 @@ async fn from_disk(state: &std::path::Path, app: &App, only: Option<&Environment
         notes: HashMap::new(),
         snapshots: BTreeMap::new(),
         units: BTreeMap::new(),
+        usage: BTreeMap::new(),
     };
     gathered.status(only)
 }
@@ -113,6 +116,10 @@ impl Page {
         let _ = writeln!(self.text, "  {name:<10} {text}");
     }
 
+    fn detail(&mut self, name: &str, text: &str) {
+        self.row("", &format!("  {name:<7} {text}"));
+    }
+
     fn head(&mut self, status: &Status) {
         let app = status.app.as_ref().map_or("no app yet", |app| app.as_str());
         let server = match &status.server {
@@ -159,6 +166,9 @@ impl Page {
         for backing in &environment.backing {
             let text = self.backing(backing);
             self.row(backing.service.as_str(), &text);
+            if let Some(usage) = &backing.usage {
+                self.detail("uses", &load::usage(usage));
+            }
         }
         if let Some(rollout) = &environment.under_way {
             self.rollout("under way", rollout);
@@ -209,6 +219,24 @@ impl Page {
         for (service, replicas) in services {
             let text = self.replicas(service, &replicas);
             self.row("", &text);
+            self.load(slot, service, &replicas);
+        }
+    }
+
+    /// What each replica uses, and what the service did with it.
+    fn load(&mut self, slot: &SlotView, service: &str, replicas: &[&ReplicaView]) {
+        for replica in replicas {
+            let Some(usage) = &replica.usage else { continue };
+            let name = match replicas {
+                [_] => "uses".into(),
+                _ => format!("{} uses", replica.index),
+            };
+            self.detail(&name, &load::usage(usage));
+        }
+        let traffic = slot.traffic.iter().find(|(name, _)| name.as_str() == service);
+        for (name, text) in traffic.map_or(Vec::new(), |(_, seen)| load::traffic(seen, self.paint))
+        {
+            self.detail(name, &text);
         }
     }
 

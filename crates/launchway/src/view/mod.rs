@@ -1,5 +1,6 @@
 //! What is shown of the state: the same values for people, for `--json` and on the API.
 
+mod load;
 mod rollback;
 mod status;
 
@@ -11,9 +12,10 @@ use domain::rollout::Rollout;
 use domain::{CommitId, EnvironmentName, ReleaseId};
 use serde::{Deserialize, Serialize};
 
+pub use load::{TrafficView, UsageView};
 pub use rollback::{RollbackView, Way};
 pub use status::{
-    BackingView, EdgeView, EnvironmentView, Gathered, ReplicaView, RolloutView, RunView,
+    BackingView, EdgeView, EnvironmentView, Gathered, Measured, ReplicaView, RolloutView, RunView,
     ServerView, SlotView, Status,
 };
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use domain::app::{Action, App, EnvironmentState, Hold};
 use domain::pipeline::Run;
@@ -12,10 +13,10 @@ use domain::{
     AppName, Color, CommitId, EnvironmentName, Epoch, ReleaseId, RolloutId, RunId, ServiceName,
     Timestamp,
 };
-use engine::{LogSource, UnitView};
+use engine::{LogSource, ProcessRef, UnitView};
 use serde::{Deserialize, Serialize};
 
-use super::{ReleaseView, RollbackView};
+use super::{ReleaseView, RollbackView, TrafficView, UsageView};
 
 /// Everything at once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -88,6 +89,9 @@ pub struct SlotView {
     pub expires: Option<Timestamp>,
     pub ready: bool,
     pub replicas: Vec<ReplicaView>,
+    /// Of each service that the edge routed to; empty while the edge does not answer.
+    #[serde(default)]
+    pub traffic: BTreeMap<ServiceName, TrafficView>,
 }
 
 /// One replica.
@@ -103,6 +107,8 @@ pub struct ReplicaView {
     pub shim_pid: Option<u32>,
     /// Why the edge keeps it out, if it does.
     pub ejected: Option<String>,
+    /// `None` when it does not run, or when that could not be read in time.
+    pub usage: Option<UsageView>,
 }
 
 /// One backing service.
@@ -115,6 +121,7 @@ pub struct BackingView {
     pub restarts: u32,
     pub pid: Option<u32>,
     pub shim_pid: Option<u32>,
+    pub usage: Option<UsageView>,
 }
 
 /// One rollout.
@@ -165,6 +172,17 @@ pub struct Gathered<'a> {
     pub notes: HashMap<Action, String>,
     pub snapshots: BTreeMap<EnvironmentName, Snapshot>,
     pub units: BTreeMap<EnvironmentName, Vec<UnitView>>,
+    pub usage: BTreeMap<EnvironmentName, Vec<Measured>>,
+}
+
+/// What one process of the engine used when it was looked at.
+#[derive(Debug, Clone)]
+pub struct Measured {
+    pub source: LogSource,
+    pub process: ProcessRef,
+    /// Since it was started.
+    pub cpu: Duration,
+    pub usage: UsageView,
 }
 
 impl Gathered<'_> {
@@ -264,7 +282,21 @@ impl Gathered<'_> {
             expires: wanted.and_then(|slot| slot.expires),
             ready: seen.is_some_and(domain::slot::SlotStatus::ready),
             replicas: replicas.collect(),
+            traffic: self.traffic(&state.name, color, release),
         })
+    }
+
+    fn traffic(
+        &self,
+        environment: &EnvironmentName,
+        slot: Color,
+        release: &ReleaseId,
+    ) -> BTreeMap<ServiceName, TrafficView> {
+        let facts = self.answer.iter().flat_map(|answer| &answer.facts);
+        let here = facts.filter(|(key, _)| {
+            key.environment == *environment && key.slot == slot && key.release == *release
+        });
+        here.map(|(key, facts)| (key.service.clone(), facts.into())).collect()
     }
 
     fn live_since(
@@ -304,21 +336,38 @@ impl Gathered<'_> {
             pid: replica.pid,
             shim_pid: self.shim(environment, &source),
             ejected: ejected.map(|(.., why)| why.clone()),
+            usage: self.usage(environment, &source, replica.pid),
         }
     }
 
     fn backing(&self, name: &EnvironmentName, snapshot: Option<&Snapshot>) -> Vec<BackingView> {
         let all = snapshot.into_iter().flat_map(|snapshot| &snapshot.backing);
-        all.map(|(service, status)| BackingView {
-            service: service.clone(),
-            address: status.address,
-            ready: status.ready,
-            problem: status.problem.clone(),
-            restarts: status.restarts,
-            pid: status.pid,
-            shim_pid: self.shim(name, &LogSource::Backing { service: service.clone() }),
+        all.map(|(service, status)| {
+            let source = LogSource::Backing { service: service.clone() };
+            BackingView {
+                service: service.clone(),
+                address: status.address,
+                ready: status.ready,
+                problem: status.problem.clone(),
+                restarts: status.restarts,
+                pid: status.pid,
+                shim_pid: self.shim(name, &source),
+                usage: self.usage(name, &source, status.pid),
+            }
         })
         .collect()
+    }
+
+    /// Of this very process: what the one before it used says nothing.
+    fn usage(
+        &self,
+        environment: &EnvironmentName,
+        source: &LogSource,
+        pid: Option<u32>,
+    ) -> Option<UsageView> {
+        let of = |all: &Measured| all.source == *source && Some(all.process.pid) == pid;
+        let measured = self.usage.get(environment)?.iter().find(|all| of(all))?;
+        Some(measured.usage.clone())
     }
 
     fn shim(&self, environment: &EnvironmentName, source: &LogSource) -> Option<u32> {
