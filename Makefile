@@ -22,7 +22,7 @@ demo: setup ## From a commit to production and back, with the example shop (DEMO
 	@mkdir -p target/demo
 	$(BUILT)/release/launchway demo --source examples/teahouse --summary target/demo/summary.json $(DEMO_ARGS)
 
-test: setup lint test-teahouse test-rust ## Everything: lint, the shop's own tests, all Rust tests
+test: setup lint test-teahouse test-rust test-crash ## Everything: lint, the shop's own tests, all Rust tests, a crash at every event
 
 test-rust: ## All Rust tests
 	@echo '== test-rust: the tests of every crate, with real PostgreSQL and Redis servers where they are needed'
