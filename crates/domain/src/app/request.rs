@@ -70,7 +70,10 @@ impl App {
         now: Timestamp,
     ) -> Result<(), Refusal> {
         let (project, config) = self.wanted(environment, release)?;
-        if let Some(first) = &config.after {
+        let live = self.live_config(environment);
+        let after =
+            live.as_ref().and_then(|live| live.after.clone()).or_else(|| config.after.clone());
+        if let Some(first) = &after {
             let proven = self.environments.get(first).is_some_and(|e| e.proven.contains(release));
             if !proven {
                 return Err(Refusal::by_gate(format!(
@@ -80,7 +83,6 @@ impl App {
             }
         }
         self.refuse_while_going_down(environment)?;
-        let live = self.live_config(environment);
         let gates = Gates::for_deploy(&project, &config, live.as_ref());
         self.add_rollout(environment, release, Kind::Deploy, gates, by, now);
         Ok(())

@@ -58,8 +58,9 @@ impl Check {
 }
 
 impl Gates {
-    /// All gates of `environment`. A gate of the release that is live there also holds: a commit
-    /// cannot remove the approval it has to pass, only that of the release after it.
+    /// All gates of `environment`. Approval and bake of the release that is live there also hold: a
+    /// commit cannot remove what it has to pass, only what the release after it has to. (So does
+    /// `after`; see `App::request_deploy`. Checks are the commit's own: old ones may not fit it.)
     pub fn for_deploy(
         project: &Project,
         environment: &Environment,
@@ -73,7 +74,7 @@ impl Gates {
                 .or_else(|| environment.approval.clone()),
             migrate: project.built().any(|(_, _, built)| built.migrate.is_some()),
             checks: e2e.chain(performance).collect(),
-            bake: environment.bake.clone(),
+            bake: environment.bake.clone().or_else(|| live?.bake.clone()),
             ..Self::for_rollback(project, environment)
         }
     }

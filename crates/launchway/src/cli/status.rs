@@ -49,7 +49,7 @@ pub async fn run(args: Args, globals: &Globals) -> Outcome {
     if let Ok(app) = offline::app(&state).await {
         let status = from_disk(&state, &app, args.environment.as_ref()).await;
         show(&status, globals)?;
-        eprintln!("this is what the log knows; traffic goes on without the server");
+        eprintln!("this is what the log knows: no server looks after it");
     }
     Err(Failure::from(absent))
 }

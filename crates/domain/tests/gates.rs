@@ -1,0 +1,134 @@
+//! A commit cannot remove the gates that it has to pass.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::app::{Action, App, EnvironmentEvent, Event};
+use domain::config::Project;
+use domain::pipeline::{Outcome, RunAction, RunEvent, StepResult};
+use domain::rollout::{Phase, RolloutEvent};
+use domain::slot::{ArtifactRef, Endpoint};
+use domain::{Digest, Identity, ReleaseId, Timestamp};
+use support::{commit, environment_name, project, service_name};
+
+const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+#[test]
+fn a_commit_that_drops_approval_bake_and_after_still_has_to_pass_them() {
+    let mut app = App::default();
+    build(&mut app, 1, project(), Some("develop"));
+    all_goes_well(&mut app);
+    assert!(app.environments[&environment_name("production")].live.is_some());
+
+    let mut bare = Project::clone(&project());
+    for environment in &mut bare.environments {
+        environment.branch = None;
+        environment.after = None;
+        environment.approval = None;
+        environment.bake = None;
+    }
+    build(&mut app, 2, Arc::new(bare), None);
+    let deploy = |environment| Event::DeployRequested {
+        environment: environment_name(environment),
+        release: ReleaseId::nth(2),
+        by: Identity::new("eve").unwrap(),
+    };
+    let refused = app.step(&deploy("production"), NOW).unwrap_err();
+    assert!(refused.gate && refused.reason.contains("was not good in staging"), "{refused}");
+
+    app.step(&deploy("staging"), NOW).unwrap();
+    all_goes_well(&mut app);
+    app.step(&deploy("production"), NOW).unwrap();
+    let rollout = app.rollouts.values().max_by_key(|r| domain::app::number(&r.id)).unwrap();
+    assert!(matches!(rollout.phase, Phase::AwaitingApproval { .. }), "{:?}", rollout.phase);
+    assert_eq!(rollout.gates.bake, project().environments[1].bake);
+}
+
+fn build(app: &mut App, n: u64, project: Arc<Project>, branch: Option<&str>) {
+    let run = app.next_run_id();
+    let requested = Event::RunRequested {
+        commit: commit(n).id,
+        branch: branch.map(Into::into),
+        deploy_to: None,
+        by: Identity::new("ada").unwrap(),
+    };
+    app.step(&requested, NOW).unwrap();
+    let event = RunEvent::Planned { commit: commit(n), project };
+    app.step(&Event::Run { run, event }, NOW).unwrap();
+    all_goes_well(app);
+}
+
+/// Performs what is pending, with good luck, and approves what waits, until nothing is left to do.
+fn all_goes_well(app: &mut App) {
+    loop {
+        let waiting =
+            app.rollouts.values().find(|r| matches!(r.phase, Phase::AwaitingApproval { .. }));
+        let event = match (app.pending().first(), waiting) {
+            (Some(action), _) => result(action),
+            (None, Some(rollout)) => {
+                let by = Identity::new("grace").unwrap();
+                let event = RolloutEvent::Approved { by, groups: vec![] };
+                Event::Rollout { rollout: rollout.id.clone(), event }
+            }
+            (None, None) => return,
+        };
+        app.step(&event, NOW).unwrap();
+    }
+}
+
+fn result(action: &Action) -> Event {
+    let rollout =
+        |rollout: &domain::RolloutId, event| Event::Rollout { rollout: rollout.clone(), event };
+    match action {
+        Action::Run { run, action } => {
+            let event = match action {
+                RunAction::Step(step) => {
+                    RunEvent::StepFinished { step: step.clone(), result: Box::new(passed()) }
+                }
+                RunAction::CleanUp => RunEvent::CleanedUp,
+                RunAction::Plan => unreachable!("planned when built"),
+            };
+            Event::Run { run: run.clone(), event }
+        }
+        Action::Publish { epoch } => Event::Published { epoch: *epoch },
+        Action::Prepare { rollout: id } => rollout(id, RolloutEvent::Prepared),
+        Action::Migrate { rollout: id } => rollout(id, RolloutEvent::Migrated { notes: vec![] }),
+        Action::Start { rollout: id, .. } => {
+            let endpoint = Endpoint::Http("127.0.0.1:4000".parse().unwrap());
+            let endpoints = [(service_name("web"), vec![endpoint])].into();
+            rollout(id, RolloutEvent::Started { endpoints })
+        }
+        Action::Check { rollout: id, check } => {
+            rollout(id, RolloutEvent::CheckPassed { check: *check, notes: vec![] })
+        }
+        Action::Watch { rollout: id } => rollout(id, RolloutEvent::Baked { notes: vec![] }),
+        Action::Drain { rollout: id, .. } => {
+            rollout(id, RolloutEvent::Drained { last_request: None })
+        }
+        Action::Remove { environment, slot, .. } => {
+            let event = EnvironmentEvent::Removed { slot: *slot, last_request: None };
+            Event::Environment { environment: environment.clone(), event }
+        }
+        Action::TakeDown { environment, .. } => {
+            let event = EnvironmentEvent::WentDown;
+            Event::Environment { environment: environment.clone(), event }
+        }
+    }
+}
+
+fn passed() -> StepResult {
+    StepResult {
+        outcome: Outcome::Passed,
+        duration: Duration::from_secs(1),
+        attempts: 1,
+        flaky: false,
+        reused: None,
+        tests: None,
+        findings: None,
+        artifact: Some(ArtifactRef { digest: Digest::of("x"), location: "artifact".into() }),
+        cause: None,
+        tail: vec![],
+    }
+}
