@@ -1,5 +1,8 @@
 //! The event log.
 
+use std::fs;
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -33,15 +36,19 @@ pub struct Store {
 impl Store {
     /// Opens the log in `folder`, made if it is not there.
     pub async fn open(folder: &Path) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(folder).map_err(|source| StoreError::Io {
+        fs::create_dir_all(folder).map_err(|source| StoreError::Io {
             doing: "making",
             path: folder.into(),
             source,
         })?;
         let path = folder.join("events.db");
+        keep_private(&path).map_err(|source| StoreError::Io {
+            doing: "keeping others out of",
+            path: path.clone(),
+            source,
+        })?;
         let options = SqliteConnectOptions::new()
             .filename(&path)
-            .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             // An acknowledged event survives a power cut: FULL syncs the log at every commit.
             .synchronous(SqliteSynchronous::Full)
@@ -119,6 +126,25 @@ impl Store {
     fn sql(&self, doing: &'static str, source: sqlx::Error) -> StoreError {
         StoreError::Sql { doing, path: self.path.clone(), source }
     }
+}
+
+/// Events hold the values of variables, so only the owner may read them. SQLite gives the files it makes
+/// beside the log the rights of the log. An existing log is not opened here: closing it would let go of
+/// the locks that this process has on it.
+fn keep_private(path: &Path) -> io::Result<()> {
+    match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        made => return made.map(drop),
+    }
+    for suffix in ["", "-wal", "-shm"] {
+        let mut file = path.as_os_str().to_owned();
+        file.push(suffix);
+        match fs::set_permissions(&file, fs::Permissions::from_mode(0o600)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// What an event is about, so that the history of one thing is found quickly.

@@ -124,3 +124,20 @@ async fn a_log_is_read_beside_its_owner_and_after_it() {
     let later = Store::open_to_read(folder.path()).await.unwrap();
     assert_eq!(later.after(0, 10).await.unwrap().len(), 2);
 }
+
+#[tokio::test]
+async fn only_the_owner_may_read_the_log_and_an_older_one_is_closed_too() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let files = ["events.db", "events.db-wal", "events.db-shm"].map(|n| folder.path().join(n));
+    let modes = || files.clone().map(|f| f.metadata().unwrap().permissions().mode() & 0o777);
+    let owner = Store::open(folder.path()).await.unwrap();
+    owner.append(Timestamp::from_millis(1), &Event::Timer).await.unwrap();
+    assert_eq!(modes(), [0o600; 3]);
+    for file in &files {
+        std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    let again = Store::open(folder.path()).await.unwrap();
+    assert_eq!(again.after(0, 10).await.unwrap().len(), 1);
+    assert_eq!(modes(), [0o600; 3]);
+}
