@@ -13,7 +13,10 @@ async fn the_write_ahead_log_is_taken_over_into_the_database_while_it_grows() {
     let reader = Store::open_to_read(folder.path()).await.unwrap();
     for n in 0..1500 {
         let event = RunEvent::Refused { mistakes: vec!["x".repeat(8192)] };
-        store.append(Timestamp::from_millis(n), &Event::Run { run: RunId::nth(1), event }).await.unwrap();
+        store
+            .append(Timestamp::from_millis(n), &Event::Run { run: RunId::nth(1), event })
+            .await
+            .unwrap();
         if n % 100 == 0 {
             reader.after(0, 10).await.unwrap();
         }
