@@ -114,18 +114,11 @@ impl RunFollower {
         let tail = self.tails.entry(name.clone()).or_insert_with(|| Tail::new(path()));
         let line = |text| RunUpdate::Line { stage, step: name.clone(), text };
         let Some(result) = step.result() else {
-            updates.extend(tail.lines().into_iter().map(line));
+            updates.extend(newest(tail.lines(), 0).into_iter().map(line));
             return;
         };
         if result.reused.is_none() {
-            loop {
-                let lines = tail.lines();
-                if lines.is_empty() {
-                    break;
-                }
-                updates.extend(lines.into_iter().map(line));
-            }
-            updates.extend(tail.rest().map(line));
+            updates.extend(to_the_end(tail).into_iter().map(line));
         }
         self.tails.remove(name);
         self.told.insert(name.clone());
@@ -199,4 +192,51 @@ fn standing(
 ) -> (String, Option<Hold>, Option<String>) {
     let note = view::note_of(&handle.notes(), rollout);
     (rollout.phase.name().into(), app.hold(rollout), note)
+}
+
+/// More lines than these are not read by anybody while they fly past; the log has them all.
+const AT_ONCE: usize = 1000;
+
+/// All that is left to read of a log whose step has ended.
+fn to_the_end(tail: &mut Tail) -> Vec<String> {
+    let (mut left_out, mut kept) = (0, Vec::new());
+    loop {
+        let more = tail.lines();
+        if more.is_empty() {
+            kept.extend(tail.rest());
+            return newest(kept, left_out);
+        }
+        kept.extend(more);
+        let excess = kept.len().saturating_sub(AT_ONCE);
+        kept.drain(..excess);
+        left_out += excess;
+    }
+}
+
+/// The newest of the lines, and how many are left out before them beside those that were already.
+fn newest(mut lines: Vec<String>, left_out: usize) -> Vec<String> {
+    let excess = lines.len().saturating_sub(AT_ONCE);
+    let left_out = left_out + excess;
+    if left_out > 0 {
+        let note = format!("({left_out} lines are left out here; `launchway logs` has them)");
+        lines.splice(..excess, [note]);
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_output_is_cut_to_its_newest_lines_and_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let flood: String = (0..500_000).map(|n| format!("{n}\n")).collect();
+        std::fs::write(&path, flood).unwrap();
+        let shown = to_the_end(&mut Tail::new(path));
+        assert_eq!(shown.len(), AT_ONCE + 1);
+        assert_eq!(shown[0], "(499000 lines are left out here; `launchway logs` has them)");
+        assert_eq!(shown.last().map(String::as_str), Some("499999"));
+    }
 }
