@@ -10,11 +10,13 @@
 //! stopped when it disappears. A restarted loop folds the log and so starts what has no result yet.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use domain::Timestamp;
 use domain::app::{Action, App, Event};
+use domain::pipeline::RunAction;
 use domain::refusal::Refusal;
 use store::{Entry, Store, StoreError};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -58,6 +60,7 @@ pub struct Handle {
     app: watch::Receiver<Arc<App>>,
     entries: broadcast::Sender<Arc<Entry>>,
     notes: Arc<Mutex<HashMap<Action, String>>>,
+    closed: Arc<AtomicBool>,
     store: Store,
 }
 
@@ -83,6 +86,16 @@ impl Handle {
         let message = Message::Offer { event: Box::new(event), reply };
         self.inbox.send(message).await.map_err(|_| Declined::Stopping)?;
         Ok(answer.await.map_err(|_| Declined::Stopping)??)
+    }
+
+    /// Refuses new runs and rollouts, as long as everything is being taken down.
+    pub fn close(&self, closed: bool) {
+        self.closed.store(closed, Ordering::SeqCst);
+    }
+
+    /// Whether everything is being taken down.
+    pub fn closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
     }
 
     /// The state now.
@@ -115,6 +128,14 @@ impl Handle {
     }
 }
 
+/// Which of the wanted actions a loop performs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Remit {
+    All,
+    Runs,
+    TakingDown,
+}
+
 /// The loop itself.
 pub struct Control<E> {
     app: Arc<App>,
@@ -122,7 +143,7 @@ pub struct Control<E> {
     effects: Arc<E>,
     inbox: mpsc::Receiver<Message>,
     running: HashMap<Action, CancellationToken>,
-    only_runs: bool,
+    remit: Remit,
     published: watch::Sender<Arc<App>>,
     handle: Handle,
 }
@@ -139,6 +160,7 @@ impl<E: Effects> Control<E> {
             app: watch,
             entries: broadcast::channel(LISTENERS).0,
             notes: Arc::default(),
+            closed: Arc::default(),
             store,
         };
         let control = Self {
@@ -147,7 +169,7 @@ impl<E: Effects> Control<E> {
             effects,
             inbox,
             running: HashMap::new(),
-            only_runs: false,
+            remit: Remit::All,
             published,
             handle: handle.clone(),
         };
@@ -156,7 +178,12 @@ impl<E: Effects> Control<E> {
 
     /// Leaves everything but the build pipeline to a server.
     pub fn only_runs(self) -> Self {
-        Self { only_runs: true, ..self }
+        Self { remit: Remit::Runs, ..self }
+    }
+
+    /// Ends and takes away, and begins nothing.
+    pub fn only_takes_down(self) -> Self {
+        Self { remit: Remit::TakingDown, ..self }
     }
 
     /// Runs until `stop`. Effects under way are dropped then; the log says what to repeat.
@@ -223,6 +250,9 @@ impl<E: Effects> Control<E> {
 
     /// Steps a copy, appends, and only then makes the copy the state: what is not on disk never was.
     async fn log(&mut self, event: Event) -> Result<Result<Arc<App>, Refusal>, StoreError> {
+        if self.handle.closed() && begins(&event) {
+            return Ok(Err(Refusal::new("everything is being taken down")));
+        }
         let now = self.clock.now();
         let mut next = App::clone(&self.app);
         if let Err(refusal) = next.step(&event, now) {
@@ -239,9 +269,7 @@ impl<E: Effects> Control<E> {
 
     fn start_and_stop(&mut self) {
         let mut wanted = self.app.pending();
-        if self.only_runs {
-            wanted.retain(|action| matches!(action, Action::Run { .. }));
-        }
+        wanted.retain(|action| self.remit.covers(action));
         self.running.retain(|action, cancel| {
             let keep = wanted.contains(action);
             if !keep {
@@ -281,9 +309,41 @@ impl<E: Effects> Control<E> {
 
     fn deadline(&self) -> Option<Duration> {
         // Rollouts are the server's: nothing of theirs may run out while it is away.
-        let deadline = self.app.deadline().filter(|_| !self.only_runs);
+        let deadline = self.app.deadline().filter(|_| self.remit != Remit::Runs);
         deadline.map(|at| at.since(self.clock.now()))
     }
+}
+
+impl Remit {
+    fn covers(self, action: &Action) -> bool {
+        match self {
+            Self::All => true,
+            Self::Runs => matches!(action, Action::Run { .. }),
+            Self::TakingDown => match action {
+                Action::Run { action, .. } => *action == RunAction::CleanUp,
+                Action::Publish { .. }
+                | Action::Remove { .. }
+                | Action::TakeDown { .. }
+                | Action::Drain { .. }
+                // The first release of an environment cannot be aborted while it bakes.
+                | Action::Watch { .. } => true,
+                // Whatever these belong to is aborted.
+                Action::Prepare { .. }
+                | Action::Migrate { .. }
+                | Action::Start { .. }
+                | Action::Check { .. } => false,
+            },
+        }
+    }
+}
+
+fn begins(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::RunRequested { .. }
+            | Event::DeployRequested { .. }
+            | Event::RollbackRequested { .. }
+    )
 }
 
 /// For ever, when there is nothing to wait for.

@@ -24,6 +24,9 @@ pub async fn reconcile(world: Arc<World>, handle: Handle) {
     loop {
         ticks.tick().await;
         let app = handle.app();
+        if handle.closed() {
+            continue;
+        }
         for state in app.environments.values().filter(|state| state.going_down.is_none()) {
             if let Err(error) = environment(&world, &handle, &app, state).await {
                 tracing::warn!(environment = %state.name, %error, "cannot look after an environment");

@@ -120,6 +120,23 @@ impl Server {
         Ok(ended?)
     }
 
+    /// Until `stop`, ends and takes away what there is: no branch is watched and nothing is begun.
+    pub async fn take_down(self, stop: CancellationToken) -> Result<(), ServerError> {
+        self.handle.close(true);
+        let app = self.handle.app();
+        // It has to forget its routes before what they lead to is taken away.
+        let keeper = if app.environments.is_empty() {
+            None
+        } else {
+            self.start_edge().await?;
+            Some(tokio::spawn(keep_edge(self.engine.clone())))
+        };
+        let ended = self.control.only_takes_down().run(stop).await;
+        keeper.iter().for_each(tokio::task::JoinHandle::abort);
+        drop(self.lock);
+        Ok(ended?)
+    }
+
     /// The build pipeline alone: one run of `commit` to its end, without edge, branches or rollouts.
     pub async fn run_once(
         self,

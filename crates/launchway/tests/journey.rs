@@ -200,6 +200,31 @@ fn an_interrupted_run_is_aborted_with_a_server_and_without() {
 }
 
 #[test]
+fn going_down_without_a_server_begins_nothing_and_leaves_nothing() {
+    let mut harness = Harness::new();
+    harness.start();
+    harness.wait_for_live("staging", "The first");
+    let yaml = harness.project.launchway_yaml("{ from: [USER] }");
+    let slow =
+        yaml.replace("run: test -s text", "run: echo working; setsid -f sleep 300; sleep 300");
+    harness.project.write("launchway.yaml", &slow);
+    harness.project.save("Slow");
+    let log = harness.state.join("runs/run-2/steps/unit/log");
+    harness.eventually("the step works", || {
+        std::fs::read_to_string(&log).is_ok_and(|text| text.contains("working"))
+    });
+    harness.kill_server();
+    harness.project.commit("Never seen");
+    let output = harness.launchway(&["down", "--with-data"]);
+    let said = support::text(&output.stderr);
+    assert!(output.status.success() && said.contains("everything is down"), "{said}");
+    assert_eq!(harness.left_over(), Vec::<u32>::new(), "{said}");
+    assert!(!harness.state.join("runs/run-3").exists(), "{said}");
+    let history = harness.expect(0, &["history"]);
+    assert!(!history.contains("run-3") && history.contains("aborted"), "{history}");
+}
+
+#[test]
 fn a_server_that_is_asked_to_stop_leaves_the_traffic_alone() {
     let mut harness = Harness::new();
     harness.start();

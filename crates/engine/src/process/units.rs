@@ -38,8 +38,17 @@ impl ProcessEngine {
 
     /// Processes of this state folder whose shim is gone, with the name of what they belonged to.
     pub fn strays(&self) -> Vec<(u32, String)> {
+        self.processes_of(|unit| !unit.attended())
+    }
+
+    /// Everything that runs of this state folder, with the name of what it belongs to.
+    pub fn processes(&self) -> Vec<(u32, String)> {
+        self.processes_of(|_| true)
+    }
+
+    fn processes_of(&self, wanted: impl Fn(&Unit) -> bool) -> Vec<(u32, String)> {
         let prefix = format!("{}/", self.config.state.display());
-        let ours = proc::marked(|unit| unit.starts_with(&prefix) && !Unit::at(unit).attended());
+        let ours = proc::marked(|unit| unit.starts_with(&prefix) && wanted(&Unit::at(unit)));
         let named = |pid: u32| {
             let unit = proc::marker(pid)?;
             Some((pid, unit.strip_prefix(&prefix)?.to_owned()))

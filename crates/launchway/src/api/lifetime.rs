@@ -1,10 +1,12 @@
 //! Taking environments down, one or all; after all of them the edge and the server itself.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use axum::extract::{ConnectInfo, State};
 use axum::response::Response;
 use control::control::Handle;
+use control::pipeline::Pipeline;
 use control::server::stop_edge;
 use domain::app::{App, EnvironmentEvent, Event};
 use domain::pipeline::RunEvent;
@@ -23,6 +25,8 @@ use crate::view;
 
 /// For one environment: a bake that cannot be aborted, drains and graces included.
 const LIMIT: Duration = Duration::from_secs(600);
+/// For processes that were told to end.
+const LEAVING: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(100);
 
 pub async fn down(
@@ -42,7 +46,9 @@ pub async fn down(
         let done = match &one {
             Some(name) => down.environment(name).await,
             None => {
-                everything(&api.handle, &api.engine, down.by.clone(), request.with_data, &to).await
+                let pipeline = &api.world.pipeline;
+                let (handle, by) = (&api.handle, down.by.clone());
+                everything(handle, &api.engine, pipeline, by, request.with_data, &to).await
             }
         };
         let last = done.map_or_else(DownUpdate::Failed, |()| DownUpdate::Done);
@@ -57,24 +63,38 @@ pub async fn down(
     Ok(lines(from))
 }
 
-/// Every environment, then the edge.
+/// Every run and environment, then the edge. Nothing new begins meanwhile, and nothing is left running.
 pub async fn everything(
     handle: &Handle,
     engine: &ProcessEngine,
+    pipeline: &Pipeline,
     by: Identity,
     with_data: bool,
     to: &Sender<DownUpdate>,
 ) -> Result<(), String> {
     let down = Down { handle, by, with_data, to };
-    down.abort_runs().await;
-    let names: Vec<EnvironmentName> = handle.app().environments.keys().cloned().collect();
-    for name in &names {
-        down.environment(name).await?;
+    handle.close(true);
+    let done = down.all(engine, pipeline).await;
+    // Who is left with a server may use it; after a success it ends.
+    handle.close(done.is_ok());
+    done
+}
+
+/// Waits until nothing of this state folder runs; else what does.
+async fn nothing_left(engine: &ProcessEngine) -> Result<(), String> {
+    let deadline = tokio::time::Instant::now() + LEAVING;
+    loop {
+        let left = engine.processes();
+        if left.is_empty() {
+            return Ok(());
+        }
+        if tokio::time::Instant::now() > deadline {
+            let left: Vec<String> =
+                left.iter().map(|(pid, unit)| format!("{pid} of {unit}")).collect();
+            return Err(format!("these processes still run: {}", left.join(", ")));
+        }
+        tokio::time::sleep(LOOK).await;
     }
-    down.say("stopping the edge").await;
-    stop_edge(engine).await.map_err(|error| error.to_string())?;
-    down.say("everything is down; what was remembered stays").await;
-    Ok(())
 }
 
 struct Down<'a> {
@@ -88,6 +108,39 @@ impl Down<'_> {
     async fn say(&self, text: impl Into<String>) {
         // It is done whether anybody listens or not.
         let _unheard = self.to.send(DownUpdate::Progress(text.into())).await;
+    }
+
+    async fn all(&self, engine: &ProcessEngine, pipeline: &Pipeline) -> Result<(), String> {
+        self.abort_runs().await;
+        let names: Vec<EnvironmentName> = self.handle.app().environments.keys().cloned().collect();
+        for name in &names {
+            self.environment(name).await?;
+        }
+        self.runs_gone().await?;
+        // Checks of rollouts whose server died have nobody else who ends them.
+        pipeline.sweep(&BTreeSet::new()).await.map_err(|error| error.to_string())?;
+        self.say("stopping the edge").await;
+        stop_edge(engine).await.map_err(|error| error.to_string())?;
+        nothing_left(engine).await?;
+        self.say("everything is down; what was remembered stays").await;
+        Ok(())
+    }
+
+    /// Until every run has ended and its jobs with it.
+    async fn runs_gone(&self) -> Result<(), String> {
+        let mut states = self.handle.watch();
+        let gone = states.wait_for(|app| app.runs.values().all(|run| run.ended() && run.cleaned));
+        match tokio::time::timeout(LIMIT, gone).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err("the server stopped before every run was cleaned up".into()),
+            Err(_) => {
+                let app = self.handle.app();
+                let left = app.runs.values().filter(|run| !(run.ended() && run.cleaned));
+                let left: Vec<&str> = left.map(|run| run.id.as_str()).collect();
+                let seconds = LIMIT.as_secs();
+                Err(format!("not cleaned up within {seconds} s: {}", left.join(", ")))
+            }
+        }
     }
 
     async fn abort_runs(&self) {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use control::server::{Server, stop_edge};
+use control::server::Server;
 use domain::EnvironmentName;
 use tokio_util::sync::CancellationToken;
 
@@ -57,9 +57,9 @@ async fn alone(args: Args, globals: &Globals) -> Outcome {
     }
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let opened = Server::open(server::config(globals, any)?).await?;
-    let (handle, engine) = (opened.handle.clone(), opened.engine());
+    let (handle, engine, world) = (opened.handle.clone(), opened.engine(), opened.world.clone());
     let stop = CancellationToken::new();
-    let running = tokio::spawn(opened.run(stop.clone()));
+    let running = tokio::spawn(opened.take_down(stop.clone()));
     let by = api::identity(nix::unistd::getuid().as_raw());
     let by = by.map_err(|error| Failure::new(Exit::Failed, error, "give this user a name"))?;
     let (to, mut updates) = tokio::sync::mpsc::channel(64);
@@ -68,12 +68,13 @@ async fn alone(args: Args, globals: &Globals) -> Outcome {
             show(update);
         }
     });
-    let done = api::take_everything_down(&handle, &engine, by, args.with_data, &to).await;
+    let done = {
+        let pipeline = &world.pipeline;
+        api::take_everything_down(&handle, &engine, pipeline, by, args.with_data, &to).await
+    };
     drop(to);
     stop.cancel();
     running.await??;
-    // The server may have started the edge after it had been stopped.
-    stop_edge(&engine).await?;
     shown.await?;
     done.map_err(|why| Failure::new(Exit::Failed, why, "run it again: it goes on from there"))?;
     Ok(Exit::Ok)
