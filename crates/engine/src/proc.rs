@@ -36,6 +36,7 @@ impl ProcessRef {
 pub struct Stat {
     state: u8,
     pub parent: u32,
+    pub group: u32,
     /// User and system time in clock ticks, with that of reaped children.
     pub cpu_ticks: u64,
     pub started: u64,
@@ -59,6 +60,7 @@ fn parse_stat(text: &str) -> Option<Stat> {
     Some(Stat {
         state: *fields.first()?.as_bytes().first()?,
         parent: number(4)? as u32,
+        group: number(5)? as u32,
         cpu_ticks: number(14)? + number(15)? + number(16)? + number(17)?,
         started: number(22)?,
     })

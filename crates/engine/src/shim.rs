@@ -312,8 +312,9 @@ impl Shim {
         self.say();
         let deadline = Instant::now() + self.spec.grace;
         let mut seen = None;
+        let mut all_told = false;
+        let signal = Signal::try_from(self.spec.stop_signal).unwrap_or(Signal::SIGTERM);
         if let Some(child) = self.status.child {
-            let signal = Signal::try_from(self.spec.stop_signal).unwrap_or(Signal::SIGTERM);
             let _ = killpg(Pid::from_raw(child.pid as i32), signal);
         }
         // The shell may end before the server it started has: wait for all of them.
@@ -323,11 +324,29 @@ impl Shim {
             if reaped.all {
                 break;
             }
+            if seen.is_some() && !all_told {
+                all_told = self.tell_the_rest(signal);
+            }
             self.turn(Some(deadline));
         }
         seen = seen.or(self.kill_all());
         let exit = verdict.or(seen).or(self.status.last_exit).unwrap_or(Exit::Unknown);
         self.ended(Phase::Ended, exit)
+    }
+
+    /// Passes the signal on to those that left the command's group, once nobody of the group is there who
+    /// could. Answers whether that was so.
+    fn tell_the_rest(&self, signal: Signal) -> bool {
+        let all = proc::all();
+        let left = proc::descendants(std::process::id(), &all);
+        let group = self.status.child.map(|child| child.pid);
+        let in_group =
+            |(pid, stat): &(u32, proc::Stat)| Some(stat.group) == group && left.contains(pid);
+        if all.iter().any(in_group) {
+            return false;
+        }
+        left.into_iter().for_each(|pid| proc::signal(pid, signal));
+        true
     }
 
     /// Kills whatever is left of the command's family: with a subreaper, all of it is below us.
