@@ -6,7 +6,7 @@
 //!   lock          held by the shim for its whole life
 //!   status.json   what the shim says, replaced as a whole
 //!   port          the port it had last, so that it keeps it
-//!   log, log.1... its output; `old` is the output of what ran here before
+//!   log, log.1... its output; that of what ran here before is gone
 //!   shim.log      what the shim itself complains about
 //! ```
 

@@ -289,6 +289,46 @@ async fn a_job_whose_shim_was_killed_ended_unseen_and_does_not_run_again() {
 }
 
 #[tokio::test]
+async fn a_job_over_its_limit_ends_at_once_if_nothing_of_it_ignores_sigterm() {
+    let home = Home::new();
+    let engine = home.engine();
+    let commands = [
+        "sleep 300",
+        "sh -c 'sleep 300 & sleep 300; true'; true",
+        "timeout 300 sh -c 'sleep 300; true'; true",
+        "setsid sh -c 'sleep 300 & sleep 300; true' & sleep 300",
+    ];
+    for (id, command) in ["one", "two", "three", "four"].into_iter().zip(commands) {
+        let mut slow = job(&home, id, command);
+        slow.time_limit = Duration::from_millis(500);
+        let outcome = engine.run(&slow).await.unwrap();
+        assert_eq!(outcome.exit, Exit::TimedOut);
+        let took = outcome.finished.as_millis() - outcome.started.as_millis();
+        assert!(took < 4000, "`{command}` took {took} ms: the whole grace was waited for");
+    }
+}
+
+#[tokio::test]
+async fn evidence_of_a_release_in_a_reused_slot_holds_nothing_of_the_release_before() {
+    let home = Home::new();
+    let engine = home.engine();
+    let source = LogSource::Replica { slot: Color::Blue, service: name("web"), index: 0 };
+    let release = |n, command| slot(Color::Blue, n, vec![service(&home, "web", command)]);
+    engine.apply(&release(1, "echo mode redir; exit 3")).await.unwrap();
+    until(&engine, Color::Blue, "web", exited).await;
+    engine.remove(&staging(), Color::Blue).await.unwrap();
+    engine.apply(&release(2, "echo mode sick; exit 4")).await.unwrap();
+    let status = until(&engine, Color::Blue, "web", exited).await;
+    let ReplicaState::Exited { exit, tail } = status.state else { unreachable!() };
+    assert_eq!(exit, Exit::Code(4));
+    let logs = engine.logs(&staging(), &source, 100).await.unwrap();
+    for line in tail.iter().chain(&logs) {
+        assert_eq!(line, "mode sick");
+    }
+    engine.down(&staging(), true).await.unwrap();
+}
+
+#[tokio::test]
 async fn jobs_with_one_lock_never_overlap() {
     let home = Home::new();
     let engine = home.engine();

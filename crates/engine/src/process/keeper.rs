@@ -148,7 +148,7 @@ impl Keeper {
             false => None,
         };
         if unit.status().is_some_and(|before| before.digest != spec.digest) {
-            put_log_aside(unit);
+            forget_log(unit);
         }
         unit.write_spec(&spec).map_err(failed)?;
         self.spawn(unit, holder).await
@@ -310,9 +310,9 @@ fn died_early(exit: std::process::ExitStatus, complaints: &Path) -> String {
 }
 
 /// The output of what ran here before must not be taken for that of what runs now.
-fn put_log_aside(unit: &Unit) {
+fn forget_log(unit: &Unit) {
     let log = unit.log_path();
-    let _ = fs::rename(&log, unit.folder().join("old"));
+    let _ = fs::remove_file(&log);
     for number in 1.. {
         if fs::remove_file(numbered_log(&log, number)).is_err() {
             return;

@@ -127,7 +127,7 @@ impl Engine for ProcessEngine {
             let doing = format!("reading the log of {source:?} in {environment}");
             return Err(EngineError::new(doing, "nothing of this name has run here"));
         }
-        Ok(keeper::blocking(move || tail::tail_with_old(&unit, lines)).await)
+        Ok(keeper::blocking(move || tail::of_unit(&unit, lines)).await)
     }
 
     async fn exec(

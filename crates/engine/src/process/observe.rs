@@ -103,8 +103,12 @@ impl ProcessEngine {
             for index in 0..service.replicas {
                 let unit = self.layout.replica(&spec.environment, spec.slot, &service.name, index);
                 let (engine, service) = (self.clone(), service.clone());
+                let digest = slots::digest_of(spec, &service);
                 looks.spawn(async move {
-                    (service.name.clone(), engine.look_at_replica(&unit, &service, index).await)
+                    (
+                        service.name.clone(),
+                        engine.look_at_replica(&unit, &service, &digest, index).await,
+                    )
                 });
             }
         }
@@ -124,6 +128,7 @@ impl ProcessEngine {
         &self,
         unit: &Unit,
         service: &ServiceSpec,
+        digest: &str,
         index: u32,
     ) -> ReplicaStatus {
         debug_assert!(slots::runs(service));
@@ -135,11 +140,12 @@ impl ProcessEngine {
             (Some(child), Some(status)) => {
                 self.readiness(unit, status, child, address, &service.health).await
             }
-            (None, Some(status)) => {
+            // What ended here before is not this release's end.
+            (None, Some(status)) if status.digest == digest => {
                 self.leave_taken_port(unit, status).await;
                 exited(unit, status.last_exit).await
             }
-            (_, None) => ReplicaState::Starting { transcript: Vec::new() },
+            _ => ReplicaState::Starting { transcript: Vec::new() },
         };
         let pid = child.map(|child| child.pid);
         ReplicaStatus { index, endpoint: Endpoint::Http(address), state, restarts, pid }

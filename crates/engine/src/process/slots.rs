@@ -132,7 +132,7 @@ pub(super) fn runs(service: &ServiceSpec) -> bool {
 }
 
 /// All that needs a restart when it changes; how many there are and how they are asked does not.
-fn digest_of(slot: &SlotSpec, service: &ServiceSpec) -> String {
+pub(super) fn digest_of(slot: &SlotSpec, service: &ServiceSpec) -> String {
     let launch = (&service.artifact, &service.launch, &service.env, service.stop_grace);
     let asked = serde_json::json!([slot.app, slot.release, service.name, launch]);
     Digest::of(asked.to_string()).to_string()

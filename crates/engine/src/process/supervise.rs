@@ -63,7 +63,7 @@ impl ProcessEngine {
     /// Its last output, oldest first.
     pub async fn supervised_logs(&self, name: &str, lines: usize) -> Vec<String> {
         let unit = self.layout.supervised(name);
-        super::keeper::blocking(move || super::tail::tail_with_old(&unit, lines)).await
+        super::keeper::blocking(move || super::tail::of_unit(&unit, lines)).await
     }
 
     /// Stops it and everything it started.

@@ -26,17 +26,13 @@ pub(super) fn of_file(path: PathBuf, lines: usize) -> Vec<String> {
     read(std::iter::once(path), lines)
 }
 
-/// The last lines of the unit, and before them those of what ran there before.
-pub(super) fn tail_with_old(unit: &Unit, lines: usize) -> Vec<String> {
+/// The last lines of the unit, wherever they are written.
+pub(super) fn of_unit(unit: &Unit, lines: usize) -> Vec<String> {
     let elsewhere = unit.output_path();
     if elsewhere != unit.log_path() {
         return of_file(elsewhere, lines);
     }
-    let recent = tail(unit, lines);
-    let old = std::iter::once(unit.folder().join("old"));
-    let mut all = read(old, lines - recent.len());
-    all.extend(recent);
-    all
+    tail(unit, lines)
 }
 
 /// `files` from the youngest to the oldest.
@@ -85,12 +81,10 @@ mod tests {
     fn the_last_lines_are_found_over_rotated_files() {
         let folder = tempfile::tempdir().unwrap();
         let unit = Unit::at(folder.path());
-        std::fs::write(folder.path().join("old"), "zero\n").unwrap();
         std::fs::write(folder.path().join("log.1"), "one\ntwo\n").unwrap();
         std::fs::write(folder.path().join("log"), "three\r\nfour").unwrap();
         assert_eq!(tail(&unit, 3), ["two", "three", "four"]);
         assert_eq!(tail(&unit, 9), ["one", "two", "three", "four"]);
-        assert_eq!(tail_with_old(&unit, 9), ["zero", "one", "two", "three", "four"]);
         assert_eq!(tail(&unit, 0), Vec::<String>::new());
     }
 
