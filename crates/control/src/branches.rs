@@ -55,6 +55,10 @@ async fn consider(world: &World, handle: &Handle, branch: &str, head: &CommitId)
     if !followed {
         return true;
     }
+    // Somebody may have asked for it while the head was read.
+    if has_run(&handle.app(), branch, head) {
+        return true;
+    }
     let Ok(by) = Identity::new(format!("(branch {branch})")) else { return true };
     let event = Event::RunRequested {
         commit: head.clone(),

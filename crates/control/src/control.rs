@@ -14,10 +14,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use domain::Timestamp;
 use domain::app::{Action, App, Event};
-use domain::pipeline::RunAction;
+use domain::pipeline::{Run, RunAction};
 use domain::refusal::Refusal;
+use domain::{RunId, Timestamp};
 use store::{Entry, Store, StoreError};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -253,6 +253,9 @@ impl<E: Effects> Control<E> {
         if self.handle.closed() && begins(&event) {
             return Ok(Err(Refusal::new("everything is being taken down")));
         }
+        if let Some(run) = built_already(&self.app, &event) {
+            return Ok(Err(Refusal::new(format!("{run} builds it already"))));
+        }
         let now = self.clock.now();
         let mut next = App::clone(&self.app);
         if let Err(refusal) = next.step(&event, now) {
@@ -335,6 +338,14 @@ impl Remit {
             },
         }
     }
+}
+
+/// The unfinished run of the same head of the same branch: its watcher and people may ask at once.
+fn built_already(app: &App, event: &Event) -> Option<RunId> {
+    let Event::RunRequested { commit, branch: Some(branch), .. } = event else { return None };
+    let same =
+        |run: &&Run| run.commit == *commit && run.branch.as_ref() == Some(branch) && !run.ended();
+    app.runs.values().find(same).map(|run| run.id.clone())
 }
 
 fn begins(event: &Event) -> bool {

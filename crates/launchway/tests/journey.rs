@@ -116,6 +116,35 @@ fn a_gate_says_no_with_its_own_exit_code() {
 }
 
 #[test]
+fn a_deployment_of_a_fresh_head_and_that_of_its_branch_are_one() {
+    let mut harness = Harness::new();
+    harness.start();
+    harness.wait_for_live("staging", "The first");
+    let made = || {
+        let history = harness.expect(0, &["history", "--json"]);
+        let history: serde_json::Value = serde_json::from_str(&history).expect("JSON");
+        let of_staging = |rollout: &&serde_json::Value| rollout["environment"] == "staging";
+        let rollouts = history["rollouts"].as_array().expect("rollouts").iter();
+        let runs = history["runs"].as_array().expect("runs").len();
+        (runs, rollouts.filter(of_staging).count())
+    };
+    harness.project.commit("asked for at once");
+    harness.expect(0, &["deploy", "staging"]);
+    assert!(harness.get("staging").expect("an answer").ends_with("asked for at once r2\n"));
+    harness.project.commit("seen by the branch first");
+    harness.eventually("the branch is built", || made().0 == 3);
+    harness.expect(0, &["deploy", "staging"]);
+    assert!(harness.get("staging").expect("an answer").ends_with("branch first r3\n"));
+    harness.project.commit("asked for twice");
+    let first = harness.begin(&["deploy", "staging"]);
+    harness.expect(0, &["run", "--deploy", "staging"]);
+    let first = first.wait_with_output().expect("it ends");
+    assert!(first.status.success(), "{first:?}");
+    harness.wait_for_live("staging", "asked for twice");
+    assert_eq!(made(), (4, 4));
+}
+
+#[test]
 fn a_release_that_does_not_start_leaves_its_evidence_and_the_old_one_live() {
     let mut harness = Harness::new();
     harness.start();

@@ -21,31 +21,32 @@ pub async fn run(
     Body(request): Body<RunRequest>,
 ) -> Answer<RunAnswer> {
     let commit = api.world.pipeline.resolve(&request.revision).await?;
-    if let Some(environment) = &request.deploy_to {
-        may_be_built_for(&api, &commit, &request.revision, environment).await?;
-    }
-    let run = request_run(&api, commit, request.deploy_to, peer.identity()?).await?;
+    let run = match request.deploy_to {
+        Some(environment) => {
+            build_for(&api, commit, &request.revision, environment, peer.identity()?).await?
+        }
+        None => request_run(&api, commit, None, None, peer.identity()?).await?,
+    };
     Ok(Json(RunAnswer { run }))
 }
 
 pub async fn deploy(
     State(api): State<Api>,
     ConnectInfo(peer): ConnectInfo<Peer>,
-    Body(DeployRequest { environment, what }): Body<DeployRequest>,
+    Body(DeployRequest { environment, what, built_by }): Body<DeployRequest>,
 ) -> Answer<DeployAnswer> {
     let app = api.handle.app();
     if let Ok(release) = ReleaseId::new(what.as_str()) {
         return deploy_release(&api, environment, release, peer).await;
     }
+    if let Some(rollout) = built_by.and_then(|run| brought_by(&app, &run, &environment)) {
+        return Ok(Json(DeployAnswer::RollsOut(rollout)));
+    }
     let commit = api.world.pipeline.resolve(&what).await?;
     if let Some(release) = best_release(&app, &commit, &environment) {
         return deploy_release(&api, environment, release, peer).await;
     }
-    may_be_built_for(&api, &commit, &what, &environment).await?;
-    let run = match being_built(&app, &commit) {
-        Some(run) => run.id.clone(),
-        None => request_run(&api, commit, Some(environment), peer.identity()?).await?,
-    };
+    let run = build_for(&api, commit, &what, environment, peer.identity()?).await?;
     Ok(Json(DeployAnswer::Builds(run)))
 }
 
@@ -207,25 +208,60 @@ async fn deploy_release(
     Ok(Json(DeployAnswer::RollsOut(rollout)))
 }
 
+/// A run of the commit that brings it to the environment: one that is under way, or a new one.
+async fn build_for(
+    api: &Api,
+    commit: CommitId,
+    revision: &str,
+    environment: EnvironmentName,
+    by: Identity,
+) -> Result<RunId, Problem> {
+    let followed = may_be_built_for(api, &commit, revision, &environment).await?;
+    let brings = |run: &&Run| {
+        run.deploy_to.as_ref() == Some(&environment)
+            || (run.branch.is_some() && run.branch == followed)
+    };
+    let app = api.handle.app();
+    if let Some(run) = being_built(&app, &commit).find(brings) {
+        return Ok(run.id.clone());
+    }
+    let heads = api.world.pipeline.branches().await?;
+    // Of the head of a branch that the environment follows there is one run, whoever asks first.
+    let branch = followed.clone().filter(|branch| heads.get(branch) == Some(&commit));
+    let app = api.handle.app();
+    let any = being_built(&app, &commit).find(|run| branch.is_none() || brings(run));
+    if let Some(run) = any {
+        return Ok(run.id.clone());
+    }
+    match request_run(api, commit.clone(), branch, Some(environment.clone()), by).await {
+        Ok(run) => Ok(run),
+        Err(refused) => {
+            let app = api.handle.app();
+            being_built(&app, &commit).find(brings).map(|run| run.id.clone()).ok_or(refused)
+        }
+    }
+}
+
 async fn request_run(
     api: &Api,
     commit: CommitId,
+    branch: Option<String>,
     deploy_to: Option<EnvironmentName>,
     by: Identity,
 ) -> Result<RunId, Problem> {
-    let event = Event::RunRequested { commit, branch: None, deploy_to, by };
+    let event = Event::RunRequested { commit, branch, deploy_to, by };
     let app = api.handle.offer(event).await?;
     let newest = app.runs.keys().max_by_key(|id| number(*id)).cloned();
     newest.ok_or_else(|| Problem::conflict("the run is gone already"))
 }
 
-/// Refuses at once what would be refused after the build.
+/// Refuses at once what would be refused after the build. The branch that the environment follows.
 async fn may_be_built_for(
     api: &Api,
     commit: &CommitId,
     revision: &str,
     name: &EnvironmentName,
-) -> Result<(), Problem> {
+) -> Result<Option<String>, Problem> {
     let (_, project) = api.world.pipeline.plan(commit).await?;
     let Some(environment) = project.environment(name) else {
         let known: Vec<&str> = project.environments.iter().map(|e| e.name.as_str()).collect();
@@ -237,7 +273,7 @@ async fn may_be_built_for(
             "{revision} was not good in {first} yet, and {name} comes after it"
         ))
         .help(format!("deploy it there first: `launchway deploy {first} {revision}`"))),
-        None => Ok(()),
+        None => Ok(environment.branch.clone()),
     }
 }
 
@@ -255,8 +291,18 @@ fn best_release(app: &App, commit: &CommitId, name: &EnvironmentName) -> Option<
     taken.or_else(|| app.release_of(commit)).map(|release| release.id.clone())
 }
 
-fn being_built<'a>(app: &'a App, commit: &CommitId) -> Option<&'a Run> {
-    app.runs.values().find(|run| run.commit == *commit && !run.ended())
+fn being_built<'a>(app: &'a App, commit: &'a CommitId) -> impl Iterator<Item = &'a Run> {
+    app.runs.values().filter(move |run| run.commit == *commit && !run.ended())
+}
+
+/// The newest rollout of what the run made in the environment, also one that is over.
+fn brought_by(app: &App, run: &RunId, environment: &EnvironmentName) -> Option<RolloutId> {
+    let release = app.releases.values().find(|release| release.run == *run)?;
+    let same = |r: &&Rollout| {
+        r.environment == *environment && r.release == release.id && r.kind == Kind::Deploy
+    };
+    let all = app.rollouts.values().filter(same);
+    all.max_by_key(|rollout| number(&rollout.id)).map(|rollout| rollout.id.clone())
 }
 
 fn newest_rollout(app: &App, environment: &EnvironmentName) -> Option<RolloutId> {

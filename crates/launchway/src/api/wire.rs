@@ -38,6 +38,9 @@ pub struct RunAnswer {
 pub struct DeployRequest {
     pub environment: EnvironmentName,
     pub what: String,
+    /// The run that was followed meanwhile: what it brought to the environment is the answer.
+    #[serde(default)]
+    pub built_by: Option<RunId>,
 }
 
 /// What became of a wish to deploy.

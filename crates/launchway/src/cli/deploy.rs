@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use domain::rollout::{End, Phase, Rollout};
 use domain::units::Span;
 use domain::{EnvironmentName, ReleaseId, RolloutId};
 
@@ -94,7 +95,7 @@ async fn bring(
     no_wait: bool,
     globals: &Globals,
 ) -> Outcome {
-    let mut request = DeployRequest { environment, what };
+    let mut request = DeployRequest { environment, what, built_by: None };
     let mut built = false;
     loop {
         match client.post("/v1/deploy", &request).await? {
@@ -117,6 +118,7 @@ async fn bring(
                 }
                 // The branch may move on meanwhile: what was built is deployed.
                 request.what = run.commit.to_string();
+                request.built_by = Some(run.id);
                 built = true;
             }
             DeployAnswer::Live(release) => return live(&release, globals),
@@ -131,8 +133,7 @@ pub async fn to_the_end(client: &Client, id: &RolloutId, globals: &Globals) -> O
     let rollout = match follow::rollout(client, id.as_str(), Until::End).await? {
         Followed::Ended(rollout) => *rollout,
         Followed::Back(_) | Followed::Approval => {
-            let rollout: domain::rollout::Rollout =
-                client.get(&format!("/v1/rollouts/{id}")).await?;
+            let rollout: Rollout = client.get(&format!("/v1/rollouts/{id}")).await?;
             let from = rollout.gates.approval.as_ref().map(|gate| gate.from.join(" or "));
             eprintln!("{id} waits for the approval of {}", from.unwrap_or_default());
             eprintln!("  {}", crate::view::approval_command(&rollout));
@@ -142,6 +143,9 @@ pub async fn to_the_end(client: &Client, id: &RolloutId, globals: &Globals) -> O
             return Ok(Exit::WaitingForApproval);
         }
     };
+    if let Some(by) = same_again(client, &rollout).await? {
+        return Box::pin(to_the_end(client, &by, globals)).await;
+    }
     let (exit, said) = follow::ending(&rollout);
     match globals.json {
         true => print_json(&rollout)?,
@@ -152,6 +156,13 @@ pub async fn to_the_end(client: &Client, id: &RolloutId, globals: &Globals) -> O
         follow::show_evidence(evidence);
     }
     Ok(exit)
+}
+
+/// The rollout of the same release that made this one superfluous.
+async fn same_again(client: &Client, rollout: &Rollout) -> Result<Option<RolloutId>, Failure> {
+    let Phase::Ended { end: End::Superseded { by } } = &rollout.phase else { return Ok(None) };
+    let newer: Rollout = client.get(&format!("/v1/rollouts/{by}")).await?;
+    Ok((newer.release == rollout.release).then_some(newer.id))
 }
 
 fn announce(id: &RolloutId, globals: &Globals) -> Outcome {
