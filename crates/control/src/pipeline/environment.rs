@@ -1,8 +1,8 @@
 //! What of our own environment a step may see: a short list, so that a run does not depend on who started it.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+
+use engine::process::reachable_path;
 
 use super::files::RunAs;
 
@@ -27,7 +27,7 @@ pub(crate) fn allowed(ours: &Variables, run_as: Option<RunAs>) -> Variables {
     let mut seen: Variables = pass.map(|(name, value)| (name.clone(), value.clone())).collect();
     let path = seen.get("PATH").map_or("/usr/local/bin:/usr/bin:/bin", String::as_str);
     let path = match run_as {
-        Some(_) => reachable(path),
+        Some(user) => reachable_path(path, user.uid, user.gid),
         None => path.to_owned(),
     };
     seen.insert("PATH".into(), path);
@@ -47,20 +47,6 @@ fn passes(name: &str) -> bool {
     NAMES.contains(&name)
         || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
         || name.to_ascii_lowercase().ends_with("_proxy")
-}
-
-/// The folders of a PATH that others than root may enter: a tool below `/root` would be found and then refused.
-fn reachable(path: &str) -> String {
-    let open = |folder: &&str| {
-        Path::new(folder).ancestors().all(|part| {
-            part.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o001 != 0)
-        })
-    };
-    path.split(':')
-        .filter(|folder| folder.starts_with('/'))
-        .filter(open)
-        .collect::<Vec<_>>()
-        .join(":")
 }
 
 #[cfg(test)]

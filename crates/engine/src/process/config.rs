@@ -80,18 +80,30 @@ impl Unprivileged {
     /// The first folder on the way to `path` that this user may not enter.
     pub fn barred_from(&self, path: &Path) -> Option<PathBuf> {
         let ancestors: Vec<&Path> = path.ancestors().collect();
-        ancestors.into_iter().rev().find(|folder| self.barred(folder)).map(Path::to_path_buf)
+        let barred = |folder: &&Path| barred(folder, self.uid, self.gid);
+        ancestors.into_iter().rev().find(barred).map(Path::to_path_buf)
     }
+}
 
-    fn barred(&self, folder: &Path) -> bool {
-        let Ok(meta) = fs::metadata(folder) else { return false };
-        let bit = match () {
-            () if meta.uid() == self.uid => 0o100,
-            () if meta.gid() == self.gid => 0o010,
-            () => 0o001,
-        };
-        meta.is_dir() && meta.permissions().mode() & bit == 0
-    }
+/// The folders of `path`, as in `$PATH`, that a user may enter: a tool below `/root` would be found and then
+/// refused.
+pub fn reachable_path(path: &str, uid: u32, gid: u32) -> String {
+    let open = |folder: &&str| {
+        let real = Path::new(folder).canonicalize();
+        let may_enter = |real: PathBuf| !real.ancestors().any(|part| barred(part, uid, gid));
+        folder.starts_with('/') && real.is_ok_and(may_enter)
+    };
+    path.split(':').filter(open).collect::<Vec<_>>().join(":")
+}
+
+fn barred(folder: &Path, uid: u32, gid: u32) -> bool {
+    let Ok(meta) = fs::metadata(folder) else { return false };
+    let bit = match () {
+        () if meta.uid() == uid => 0o100,
+        () if meta.gid() == gid => 0o010,
+        () => 0o001,
+    };
+    meta.is_dir() && meta.permissions().mode() & bit == 0
 }
 
 fn complain(name: &str, why: &str) -> EngineError {
@@ -157,8 +169,34 @@ impl ProcessConfig {
         let passed = PASSED.into_iter().filter_map(|name| Some((name, std::env::var(name).ok()?)));
         let mut env: BTreeMap<String, String> =
             passed.map(|(name, value)| (name.to_owned(), value)).collect();
-        env.entry("PATH".into()).or_insert_with(|| "/usr/local/bin:/usr/bin:/bin".into());
+        let path =
+            env.entry("PATH".into()).or_insert_with(|| "/usr/local/bin:/usr/bin:/bin".into());
+        if let Some(user) = &self.run_as {
+            *path = reachable_path(path, user.uid, user.gid);
+        }
         env.insert("HOME".into(), self.home().to_string_lossy().into_owned());
         env
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_that_the_user_may_not_enter_are_left_out_of_its_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        let (closed, free) = (folder.path().join("closed"), folder.path().join("free"));
+        fs::create_dir_all(closed.join("bin")).unwrap();
+        fs::create_dir(&free).unwrap();
+        std::os::unix::fs::symlink(closed.join("bin"), folder.path().join("link")).unwrap();
+        open(folder.path(), 0o755);
+        open(&closed, 0o700);
+        open(&free, 0o755);
+        let all = format!("{0}/closed/bin:{0}/link:bin:{0}/free:/bin", folder.path().display());
+        assert_eq!(reachable_path(&all, 54321, 54321), format!("{}:/bin", free.display()));
     }
 }

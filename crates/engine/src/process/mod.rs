@@ -41,7 +41,7 @@ use async_trait::async_trait;
 use domain::slot::{BackingSpec, Color, JobOutcome, JobSpec, SlotSpec, Snapshot, Usage};
 use domain::{EnvironmentName, ServiceName};
 
-pub use config::{ProcessConfig, ShimCommand, Unprivileged};
+pub use config::{ProcessConfig, ShimCommand, Unprivileged, reachable_path};
 pub use ports::lasting_port;
 pub use units::UnitView;
 
