@@ -22,16 +22,21 @@ pub struct RunAs {
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), PipelineError> {
     let doing = || format!("writing {}", path.display());
     let text = serde_json::to_vec(value).map_err(|e| PipelineError::new(doing(), e))?;
-    write(path, &text).map_err(|e| PipelineError::new(doing(), e))
+    write(path, &text, PRIVATE).map_err(|e| PipelineError::new(doing(), e))
 }
 
+/// What a build prints and reports may hold secrets: not for every user of the machine.
+pub(crate) const PRIVATE: u32 = 0o640;
+/// What the app's own user must be able to read.
+pub(crate) const OPEN: u32 = 0o644;
+
 /// Writes `bytes` so that a reader sees all of them or nothing.
-pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     io::Write::write_all(&mut file, bytes)?;
-    file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+    file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
     file.persist(path)?;
     Ok(())
 }

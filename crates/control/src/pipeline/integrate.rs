@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::cause::likeliest;
 use super::command::{Surroundings, go_id};
 use super::error::PipelineError;
-use super::files::{read_json, write_json};
+use super::files::{PRIVATE, read_json, write, write_json};
 use super::job::{self, Ended, Job};
 use super::verdict::Verdict;
 use super::{Inner, StepRequest, layout};
@@ -276,10 +276,8 @@ impl Inner {
             else {
                 continue;
             };
-            let folder = around.folder.join("services");
-            let path = folder.join(format!("{name}.log"));
-            let kept =
-                fs::create_dir_all(&folder).and_then(|()| fs::write(&path, lines.join("\n")));
+            let path = around.folder.join("services").join(format!("{name}.log"));
+            let kept = write(&path, lines.join("\n").as_bytes(), PRIVATE);
             if let Err(error) = kept {
                 tracing::warn!(path = %path.display(), %error, "cannot keep the log of a service");
             }

@@ -1,6 +1,8 @@
 //! Runs one command of a step as a job of the engine: it outlives a crash of ours and never runs twice.
 
 use std::fs;
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::environment::Variables;
 use super::error::PipelineError;
-use super::files::RunAs;
+use super::files::{PRIVATE, RunAs};
 
 /// After a job was stopped its outcome must be there within this time.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
@@ -86,9 +88,9 @@ pub(crate) async fn run(
 pub(crate) fn open_log(log: &Path, owner: Option<RunAs>) -> Result<(), PipelineError> {
     let make = || {
         fs::create_dir_all(log.parent().unwrap_or(Path::new(".")))?;
-        fs::OpenOptions::new().create(true).append(true).open(log)?;
+        append_to(log)?.set_permissions(fs::Permissions::from_mode(PRIVATE))?;
         match owner {
-            Some(user) => std::os::unix::fs::lchown(log, Some(user.uid), Some(user.gid)),
+            Some(user) => lchown(log, Some(user.uid), Some(user.gid)),
             None => Ok(()),
         }
     };
@@ -97,11 +99,14 @@ pub(crate) fn open_log(log: &Path, owner: Option<RunAs>) -> Result<(), PipelineE
 
 /// Adds a line of our own to a step's log.
 pub(crate) fn note(log: &Path, line: &str) {
-    let written = fs::OpenOptions::new().append(true).create(true).open(log);
-    let written = written.and_then(|mut file| {
-        std::io::Write::write_all(&mut file, format!("launchway: {line}\n").as_bytes())
+    let written = append_to(log).and_then(|mut file| {
+        io::Write::write_all(&mut file, format!("launchway: {line}\n").as_bytes())
     });
     if let Err(error) = written {
         tracing::warn!(log = %log.display(), %error, "cannot write to the log of a step");
     }
+}
+
+fn append_to(log: &Path) -> io::Result<fs::File> {
+    fs::OpenOptions::new().append(true).create(true).mode(PRIVATE).open(log)
 }

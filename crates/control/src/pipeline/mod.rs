@@ -158,7 +158,8 @@ impl Pipeline {
         let name = path.rsplit('/').next().unwrap_or(path);
         let placed = self.inner.layout.files().join(digest.as_str()).join(name);
         if !placed.is_file() {
-            files::write(&placed, &content).map_err(|e| PipelineError::new(doing(), e))?;
+            files::write(&placed, &content, files::OPEN)
+                .map_err(|e| PipelineError::new(doing(), e))?;
         }
         Ok(placed)
     }

@@ -11,7 +11,7 @@ use domain::slot::{Exit, JobOutcome};
 
 use super::cause::likeliest;
 use super::error::PipelineError;
-use super::files::{inside, real_inside};
+use super::files::{PRIVATE, inside, real_inside, write};
 
 /// Larger reports are no reports.
 const LARGEST: u64 = 64 << 20;
@@ -213,7 +213,7 @@ fn text(root: &Path, path: &Path, keep: &Path) -> Result<String, String> {
     }
     let bytes = fs::read(&real).map_err(|error| format!("cannot be read: {error}"))?;
     let name = path.file_name().unwrap_or_default();
-    let kept = fs::create_dir_all(keep).and_then(|()| fs::write(keep.join(name), &bytes));
+    let kept = write(&keep.join(name), &bytes, PRIVATE);
     kept.map_err(|error| format!("cannot be kept: {error}"))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

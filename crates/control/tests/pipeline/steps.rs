@@ -1,5 +1,6 @@
 //! How a step runs and how it is judged.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use domain::pipeline::Outcome;
@@ -84,6 +85,18 @@ async fn failed_tests_in_the_report_fail_a_step_that_exits_with_0() {
     let cause = result.cause.unwrap();
     assert!(cause.starts_with("1 of 1 tests failed") && cause.contains("it is cold"), "{cause}");
     assert!(world.path("state/runs/run-1/steps/unit/reports/junit.xml").exists());
+}
+
+#[tokio::test]
+async fn what_a_step_says_reports_and_is_told_is_not_for_every_user_of_the_machine() {
+    let world = World::new(&test_step("echo hi; cp good.xml junit.xml", ", junit: junit.xml"));
+    world.write("good.xml", GOOD);
+    assert_eq!(world.run(1, "unit").await.cause, None);
+    for file in ["log", "result.json", "manifest.json", "reports/junit.xml"] {
+        let path = world.path("state/runs/run-1/steps/unit").join(file);
+        let mode = std::fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o007, 0, "{file} is open to others: {mode:o}");
+    }
 }
 
 #[tokio::test]
