@@ -1,7 +1,7 @@
 //! Where things lie below the app's state folder.
 //!
 //! ```text
-//! home/                     HOME of every step: caches of pip, npm and the like
+//! build-home/               HOME of every step: caches of pip, npm and the like; services have another
 //! key                       secret of the fingerprints of environment variables
 //! runs/RUN/checkout         removed when the run has ended
 //! runs/RUN/tmp              TMPDIR, removed with it
@@ -28,7 +28,7 @@ impl Layout {
     }
 
     pub fn home(&self) -> PathBuf {
-        self.root.join("home")
+        self.root.join("build-home")
     }
 
     pub fn key(&self) -> PathBuf {

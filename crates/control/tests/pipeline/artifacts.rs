@@ -87,7 +87,7 @@ async fn a_setup_that_a_crash_left_running_is_waited_for() {
         }
     }
     world.restart(&[]);
-    fs::write(world.path("state/home/go"), "").unwrap();
+    fs::write(world.path("state/build-home/go"), "").unwrap();
     let result = world.perform(1, &commit, &project, STEP, CancellationToken::new()).await;
     assert_eq!(fs::read_to_string(artifact(&result).location.join("made")).unwrap(), "built\n");
 }
@@ -108,7 +108,7 @@ async fn what_another_run_left_half_built_is_stopped_removed_and_built_again() {
         }
     }
     world.restart(&[]);
-    fs::write(world.path("state/home/second"), "").unwrap();
+    fs::write(world.path("state/build-home/second"), "").unwrap();
     let result = world.perform(2, &commit, &project, STEP, CancellationToken::new()).await;
     let root = artifact(&result).location;
     assert!(root.join("made").exists() && !root.join("half").exists());
@@ -122,7 +122,7 @@ async fn a_failed_setup_leaves_nothing_and_the_next_run_tries_again() {
     assert_eq!(failed.outcome, Outcome::Failed);
     assert!(failed.cause.unwrap().contains("no network"));
     assert!(!tree_of(&world).unwrap().exists());
-    fs::write(world.path("state/home/network"), "").unwrap();
+    fs::write(world.path("state/build-home/network"), "").unwrap();
     assert_eq!(world.run(2, STEP).await.outcome, Outcome::Passed);
 }
 

@@ -39,12 +39,20 @@ async fn a_step_sees_the_listed_variables_its_own_and_nothing_else_of_the_server
     {
         assert!(log.contains(seen), "{seen} is missing in {log}");
     }
-    assert!(log.contains(&format!("HOME={}", world.path("state/home").display())), "{log}");
+    assert!(log.contains(&format!("HOME={}", world.path("state/build-home").display())), "{log}");
     assert!(
         log.contains(&format!("TMPDIR={}", world.path("state/runs/run-1/tmp").display())),
         "{log}"
     );
     assert!(!log.contains("hunter2") && !log.contains("CLOUD_SECRET"), "{log}");
+}
+
+#[tokio::test]
+async fn what_a_step_leaves_at_home_stays_for_later_steps_and_is_not_the_home_of_services() {
+    let world = World::new(&test_step("touch $HOME/.npmrc", ""));
+    assert_eq!(world.run(1, "unit").await.cause, None);
+    assert!(world.path("state/build-home/.npmrc").exists());
+    assert!(!world.path("state/home").exists() && !world.path("engine/home/.npmrc").exists());
 }
 
 #[tokio::test]
