@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// Why a string is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not a {kind}: {rule}")]
+#[error("`{text}` is no {kind}: {rule}")]
 pub struct NameError {
     /// What kind of name was wanted, for people.
     pub kind: &'static str,

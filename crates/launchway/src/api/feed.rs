@@ -112,7 +112,10 @@ impl Api {
         if !files.is_empty() {
             return Ok(files);
         }
-        let what = query.service.as_ref().map_or("no service", |service| service.as_str());
+        let what = match &query.service {
+            Some(service) => format!("no service called {service}"),
+            None => "no service".into(),
+        };
         let mut services: Vec<String> = units.iter().map(|unit| service_of(&unit.source)).collect();
         services.dedup();
         let there = services.join(", ");
