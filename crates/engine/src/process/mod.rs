@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <state>/                          one app
-//!   home/                           $HOME of the user's programs
+//!   home/                           $HOME of services; steps of builds have another
 //!   supervised/<name>/              units that belong to the app itself: the edge
 //!   environments/<environment>/
 //!     slots/<color>.json            what was asked: the whole SlotSpec
