@@ -145,6 +145,34 @@ fn a_deployment_of_a_fresh_head_and_that_of_its_branch_are_one() {
 }
 
 #[test]
+fn a_run_by_hand_that_hangs_holds_no_branch_up() {
+    let mut harness = Harness::new();
+    let yaml = harness.project.launchway_yaml("{ from: [USER] }");
+    let slow = yaml.replace("run: test -s text", "run: echo working; exec sleep 300");
+    harness.project.write("launchway.yaml", &slow.replace("branch: main", "branch: other"));
+    harness.project.save("Hangs");
+    harness.start();
+    let hangs = harness.begin(&["run"]);
+    let log = harness.state.join("runs/run-1/steps/unit/log");
+    harness.eventually("the step works", || {
+        std::fs::read_to_string(&log).is_ok_and(|text| text.contains("working"))
+    });
+    harness.project.write("launchway.yaml", &yaml);
+    harness.project.save("Does not hang");
+    harness.wait_for_live("staging", "Does not hang");
+    harness.project.commit("second");
+    harness.wait_for_live("staging", "second");
+    // As it was once: every step is reused.
+    harness.project.commit("first");
+    harness.eventually("the last is live", || {
+        harness.live("staging").is_some_and(|live| live.release == "r3")
+    });
+    assert!(harness.launchway(&["abort", "run-1"]).status.success(), "it hung until now");
+    let hung = hangs.wait_with_output().expect("it ends");
+    assert_eq!(hung.status.code(), Some(130), "{hung:?}");
+}
+
+#[test]
 fn a_release_that_does_not_start_leaves_its_evidence_and_the_old_one_live() {
     let mut harness = Harness::new();
     harness.start();
