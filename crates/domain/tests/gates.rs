@@ -3,15 +3,14 @@
 mod support;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use domain::app::{Action, App, EnvironmentEvent, Event};
 use domain::config::Project;
-use domain::pipeline::{Outcome, RunAction, RunEvent, StepResult};
+use domain::pipeline::{Outcome, RunAction, RunEvent};
 use domain::rollout::{Phase, RolloutEvent};
-use domain::slot::{ArtifactRef, Endpoint};
-use domain::{Digest, Identity, ReleaseId, Timestamp};
-use support::{commit, environment_name, project, service_name};
+use domain::slot::Endpoint;
+use domain::{Identity, ReleaseId, Timestamp};
+use support::{commit, environment_name, project, service_name, step_result};
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
@@ -84,9 +83,10 @@ fn result(action: &Action) -> Event {
     match action {
         Action::Run { run, action } => {
             let event = match action {
-                RunAction::Step(step) => {
-                    RunEvent::StepFinished { step: step.clone(), result: Box::new(passed()) }
-                }
+                RunAction::Step(step) => RunEvent::StepFinished {
+                    step: step.clone(),
+                    result: Box::new(step_result(Outcome::Passed)),
+                },
                 RunAction::CleanUp => RunEvent::CleanedUp,
                 RunAction::Plan => unreachable!("planned when built"),
             };
@@ -115,20 +115,5 @@ fn result(action: &Action) -> Event {
             let event = EnvironmentEvent::WentDown;
             Event::Environment { environment: environment.clone(), event }
         }
-    }
-}
-
-fn passed() -> StepResult {
-    StepResult {
-        outcome: Outcome::Passed,
-        duration: Duration::from_secs(1),
-        attempts: 1,
-        flaky: false,
-        reused: None,
-        tests: None,
-        findings: None,
-        artifact: Some(ArtifactRef { digest: Digest::of("x"), location: "artifact".into() }),
-        cause: None,
-        tail: vec![],
     }
 }

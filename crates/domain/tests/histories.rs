@@ -9,14 +9,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use domain::app::{Action, App, EnvironmentEvent, Event};
-use domain::pipeline::{Outcome, RunAction, RunEvent, StepResult};
+use domain::pipeline::{Outcome, RunAction, RunEvent};
 use domain::rollout::{Evidence, Phase, RolloutEvent};
 use domain::route::Table;
-use domain::slot::{ArtifactRef, Endpoint};
-use domain::{Color, Digest, EnvironmentName, Epoch, Identity, ReleaseId, RolloutId, Timestamp};
+use domain::slot::Endpoint;
+use domain::{Color, EnvironmentName, Epoch, Identity, ReleaseId, RolloutId, Timestamp};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
-use support::{commit, environment_name, project, service_name};
+use support::{commit, environment_name, project, service_name, step_result};
 
 /// What really runs and what the edge really routes, whatever the application believes.
 #[derive(Default)]
@@ -182,7 +182,10 @@ impl History {
             RunAction::CleanUp => RunEvent::CleanedUp,
             RunAction::Step(step) => {
                 let outcome = if fails { Outcome::Failed } else { Outcome::Passed };
-                RunEvent::StepFinished { step: step.clone(), result: Box::new(result(outcome)) }
+                RunEvent::StepFinished {
+                    step: step.clone(),
+                    result: Box::new(step_result(outcome)),
+                }
             }
         }
     }
@@ -305,22 +308,6 @@ fn unexpected(pick: u8) -> RolloutEvent {
         2 => RolloutEvent::CheckPassed { check: usize::from(pick), notes: vec![] },
         3 => RolloutEvent::Started { endpoints: BTreeMap::from([(service_name("web"), vec![])]) },
         _ => RolloutEvent::Drained { last_request: None },
-    }
-}
-
-fn result(outcome: Outcome) -> StepResult {
-    let location = "artifact".into();
-    StepResult {
-        outcome,
-        duration: Duration::from_secs(1),
-        attempts: 1,
-        flaky: false,
-        reused: None,
-        tests: None,
-        findings: None,
-        artifact: Some(ArtifactRef { digest: Digest::of("x"), location }),
-        cause: None,
-        tail: vec![],
     }
 }
 

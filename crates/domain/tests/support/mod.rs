@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::config::*;
+use domain::pipeline::{Outcome, StepResult};
 use domain::release::Commit;
-use domain::slot::{HealthCheck, Launch, Probe};
+use domain::slot::{ArtifactRef, HealthCheck, Launch, Probe};
 use domain::units::{Percent, Rate};
-use domain::{CommitId, EnvironmentName, ServiceName, StepName};
+use domain::{CommitId, Digest, EnvironmentName, ServiceName, StepName};
 
 pub fn environment_name(text: &str) -> EnvironmentName {
     EnvironmentName::new(text).unwrap()
@@ -39,6 +40,21 @@ pub fn commit(n: u64) -> Commit {
         id: CommitId::new(format!("{n:040x}")).unwrap(),
         author: "Ada <ada@example.org>".into(),
         subject: format!("Change {n}"),
+    }
+}
+
+pub fn step_result(outcome: Outcome) -> StepResult {
+    StepResult {
+        outcome,
+        duration: Duration::from_secs(1),
+        attempts: 1,
+        flaky: false,
+        reused: None,
+        tests: None,
+        findings: None,
+        artifact: Some(ArtifactRef { digest: Digest::of("x"), location: "artifact".into() }),
+        cause: None,
+        tail: vec![],
     }
 }
 
