@@ -209,6 +209,18 @@ async fn a_replica_sees_its_own_environment_and_little_of_the_engines() {
 }
 
 #[tokio::test]
+async fn a_command_beside_a_replica_that_does_not_exist_is_not_found_rather_than_forbidden() {
+    let home = Home::new();
+    let engine = home.engine();
+    engine.apply(&slot(Color::Blue, 1, vec![service(&home, "web", "sleep 300")])).await.unwrap();
+    let command = ["nosuchtool".to_owned()];
+    let said = engine.exec(&staging(), Color::Blue, &name("web"), &command).await.unwrap();
+    assert_eq!(said.exit, Exit::Code(127));
+    assert!(said.output.contains("No such file"), "{}", said.output);
+    engine.down(&staging(), true).await.unwrap();
+}
+
+#[tokio::test]
 async fn nothing_of_the_users_runs_as_root() {
     let home = Home::new();
     let engine = home.engine();
