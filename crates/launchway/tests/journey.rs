@@ -173,6 +173,33 @@ fn a_run_by_hand_that_hangs_holds_no_branch_up() {
 }
 
 #[test]
+fn a_run_that_waits_for_another_that_builds_the_same_says_so_and_goes_on_without_it() {
+    let mut harness = Harness::new();
+    let flag = harness.project.folder.with_file_name("hangs");
+    std::fs::write(&flag, "").expect("written");
+    let yaml = harness.project.launchway_yaml("{ from: [USER] }");
+    let hangs = format!("setup: while test -e {}; do sleep 0.1; done; mkdir", flag.display());
+    let yaml = yaml.replace("setup: mkdir", &hangs);
+    harness.project.write("launchway.yaml", &yaml.replace("branch: main", "branch: other"));
+    harness.project.save("By hand");
+    harness.start();
+    let by_hand = harness.begin(&["run"]);
+    harness.eventually("the first builds", || {
+        harness.expect(0, &["status"]).contains("waits for stage images")
+    });
+    harness.project.write("launchway.yaml", &yaml);
+    harness.project.save("By its branch");
+    harness.eventually("the second says what it waits for", || {
+        let said = harness.launchway(&["logs", "run-2", "image web"]);
+        support::text(&said.stdout).contains("waits for run-1, which builds the same")
+    });
+    harness.expect(0, &["abort", "run-1"]);
+    std::fs::remove_file(&flag).expect("removed");
+    harness.wait_for_live("staging", "By its branch");
+    by_hand.wait_with_output().expect("it ends");
+}
+
+#[test]
 fn a_release_that_does_not_start_leaves_its_evidence_and_the_old_one_live() {
     let mut harness = Harness::new();
     harness.start();

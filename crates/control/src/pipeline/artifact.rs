@@ -30,6 +30,8 @@ use super::{Inner, StepRequest, layout, tree};
 
 /// For the setup of one service.
 const TIME_LIMIT: Duration = Duration::from_secs(30 * 60);
+/// Another run that builds the same is waited for this long before it is told.
+const SILENCE: Duration = Duration::from_secs(1);
 const GOES: u32 = 3;
 
 /// What an image step came to.
@@ -72,7 +74,7 @@ impl Inner {
             ))));
         };
         let folder = self.layout.artifact(key);
-        let held = self.hold(&folder, key);
+        let held = self.hold_or_say(&folder, key, request);
         let _held = tokio::select! {
             held = held => held?,
             () = cancel.cancelled() => return Ok(Image::Not(Verdict::canceled())),
@@ -98,6 +100,31 @@ impl Inner {
             Launch::Command(_) => None,
         };
         self.seal(request, &folder, part).await
+    }
+
+    /// [`Inner::hold`]; a wait for another run is told in the step's log, with the way out of it.
+    async fn hold_or_say(
+        &self,
+        folder: &Path,
+        key: &Digest,
+        request: &StepRequest<'_>,
+    ) -> Result<impl Sized + use<>, PipelineError> {
+        let mut held = std::pin::pin!(self.hold(folder, key));
+        if let Ok(held) = tokio::time::timeout(SILENCE, &mut held).await {
+            return held;
+        }
+        let builder: Option<Building> = read_json(&folder.join("building.json"));
+        let said = builder.filter(|builder| builder.scope != request.run.as_str()).map_or_else(
+            || "waits for another run, which builds the same".to_owned(),
+            |Building { scope, .. }| {
+                format!(
+                    "waits for {scope}, which builds the same; after `launchway abort {scope}` \
+                     this run builds it"
+                )
+            },
+        );
+        job::note(&layout::log(&self.layout.step(request.run, &request.step.name)), &said);
+        held.await
     }
 
     /// One builder per artifact: among our tasks, then among processes.
