@@ -136,10 +136,23 @@ fn a_server_that_stays_away_is_not_noticed() {
     let after = scene.status();
     assert_ne!(after["server"]["pid"], before["server"]["pid"]);
     assert_eq!(after["edge"], before["edge"]);
-    let environment = |status: &Value, part: &str| staging(status)[part].clone();
+    let environment = |status: &Value, part: &str| without_figures(&staging(status)[part]);
     assert_eq!(environment(&after, "slots"), environment(&before, "slots"));
     assert_eq!(environment(&after, "backing"), environment(&before, "backing"));
     scene.end();
+}
+
+/// What runs, without how much it uses and serves: that goes on while nobody looks.
+fn without_figures(list: &Value) -> Value {
+    let mut list = list.clone();
+    for entry in list.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+        entry.remove("usage");
+        entry.remove("traffic");
+        if let Some(replicas) = entry.get_mut("replicas") {
+            *replicas = without_figures(replicas);
+        }
+    }
+    list
 }
 
 #[test]
