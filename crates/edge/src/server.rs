@@ -16,7 +16,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
 use tokio::net::{TcpSocket, UnixListener};
-use tokio::runtime::{Builder, LocalOptions};
+use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 
@@ -200,11 +200,7 @@ fn run_control(
     mut ended: watch::Receiver<bool>,
     ready: impl FnOnce(io::Result<()>),
 ) {
-    let runtime = match Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(1)
-        .build_local(LocalOptions::default())
-    {
+    let runtime = match worker::local_runtime() {
         Ok(runtime) => runtime,
         Err(error) => return ready(Err(error)),
     };

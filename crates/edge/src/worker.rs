@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpSocket;
-use tokio::runtime::{Builder, LocalOptions};
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{Notify, watch};
 
 use crate::accept;
@@ -78,11 +78,7 @@ pub fn run(
     socket: TcpSocket,
     ready: impl FnOnce(io::Result<()>),
 ) {
-    let runtime = match Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(1)
-        .build_local(LocalOptions::default())
-    {
+    let runtime = match local_runtime() {
         Ok(runtime) => runtime,
         Err(error) => return ready(Err(error)),
     };
@@ -126,4 +122,12 @@ async fn sweep(pool: Rc<Pool>) {
         ticks.tick().await;
         pool.sweep();
     }
+}
+
+/// The runtime of one thread of the edge: everything on it stays on that thread.
+pub fn local_runtime() -> io::Result<LocalRuntime> {
+    Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(1)
+        .build_local(LocalOptions::default())
 }
