@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::slot::Endpoint;
+use crate::units::Size;
 use crate::{AppName, Color, EnvironmentName, Epoch, ReleaseId, ServiceName};
 
 /// Everything the edge routes, at one epoch. A table with a lower epoch than the edge's own is refused.
@@ -21,12 +22,21 @@ pub struct EnvironmentRoutes {
     pub app: AppName,
     /// Answers with the live slot.
     pub host: String,
+    /// Further names that answer the same.
+    #[serde(default)]
+    pub names: Vec<String>,
     /// Answers with the slot that is not live, for checks before the switch.
     pub preview_host: String,
     pub live: Color,
     pub slots: BTreeMap<Color, SlotRoutes>,
     /// How long WebSockets and streams may stay on a slot that lost the traffic.
     pub drain_deadline: Duration,
+    /// Over how much time they are closed after that, so that not every client comes back at once.
+    #[serde(default = "close_spread")]
+    pub close_spread: Duration,
+    /// Plain HTTP is redirected to HTTPS. The certificates themselves are given apart from the table.
+    #[serde(default)]
+    pub https: bool,
 }
 
 /// The routes into one slot. The longest matching prefix wins.
@@ -45,6 +55,14 @@ pub struct Route {
     pub endpoints: Vec<Endpoint>,
     /// Asked by the edge's active health checks; `None` asks for a TCP connection.
     pub health: Option<String>,
+    /// The largest request body that is let through; `None` is no limit.
+    #[serde(default)]
+    pub max_body: Option<Size>,
+}
+
+/// Over how much time long-lived connections are closed where nobody said otherwise.
+pub const fn close_spread() -> Duration {
+    Duration::from_secs(5)
 }
 
 /// Whether `prefix` covers `path`, by whole segments.

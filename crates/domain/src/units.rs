@@ -33,6 +33,13 @@ pub struct Percent(pub f64);
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 pub struct Factor(pub f64);
 
+/// A number of bytes: `512B`, `64KiB`, `10MiB`, `1GiB`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Size(pub u64);
+
+const SIZE_UNITS: [(&str, u64); 4] =
+    [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+
 const SPAN_UNITS: [(&str, f64); 5] =
     [("ms", 1.0), ("s", 1e3), ("m", 60e3), ("h", 3_600e3), ("d", 86_400e3)];
 
@@ -66,6 +73,20 @@ fn parse_percent(text: &str) -> Option<Percent> {
 
 fn parse_factor(text: &str) -> Option<Factor> {
     number(text.strip_suffix('x')?).filter(|n| *n >= 1.0).map(Factor)
+}
+
+fn parse_size(text: &str) -> Option<Size> {
+    let split = text.find(|c: char| !c.is_ascii_digit())?;
+    let (amount, unit) = text.split_at(split);
+    let (_, bytes) = SIZE_UNITS.iter().find(|(name, _)| *name == unit)?;
+    amount.parse::<u64>().ok()?.checked_mul(*bytes).map(Size)
+}
+
+fn show_size(size: Size, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let whole = |unit: u64| size.0 >= unit && size.0.is_multiple_of(unit);
+    let (name, unit) =
+        SIZE_UNITS.iter().rev().find(|(_, unit)| whole(*unit)).copied().unwrap_or(("B", 1));
+    write!(f, "{}{name}", size.0 / unit)
 }
 
 fn show_span(span: Span, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -139,6 +160,14 @@ unit!(
     parse_percent,
     |p: Percent, f: &mut fmt::Formatter<'_>| write!(f, "{}%", (p.0 * 1e8).round() / 1e6)
 );
+unit!(
+    Size,
+    "size",
+    "`64KiB`, `10MiB` or `1GiB`",
+    r"^[0-9]+(B|KiB|MiB|GiB)$",
+    parse_size,
+    show_size
+);
 unit!(Factor, "factor", "`2x` or `1.5x`", r"^[0-9.]+x$", parse_factor, |x: Factor,
                                                                         f: &mut fmt::Formatter<
     '_,
@@ -153,6 +182,9 @@ mod tests {
         for text in ["250ms", "30s", "5m", "12h", "30d"] {
             assert_eq!(text.parse::<Span>().unwrap().to_string(), text);
         }
+        for text in ["0B", "512B", "64KiB", "10MiB", "3GiB"] {
+            assert_eq!(text.parse::<Size>().unwrap().to_string(), text);
+        }
         assert_eq!("600/m".parse::<Rate>().unwrap(), Rate(10.0));
         assert_eq!("0.1%".parse::<Percent>().unwrap().to_string(), "0.1%");
         assert_eq!("1.5x".parse::<Factor>().unwrap(), Factor(1.5));
@@ -162,6 +194,11 @@ mod tests {
     fn a_bare_number_or_a_wrong_unit_is_refused() {
         for text in ["", "30", "s", "-1s", "1 s", "1y", "1e3s", "99999999d"] {
             assert!(text.parse::<Span>().is_err(), "{text} was read");
+        }
+        for text in
+            ["", "10", "MiB", "1.5MiB", "-1B", "10MB", "99999999999999999999B", "99999999999GiB"]
+        {
+            assert!(text.parse::<Size>().is_err(), "{text} was read");
         }
         assert!("0/s".parse::<Rate>().is_err());
         assert!("101%".parse::<Percent>().is_err());

@@ -11,7 +11,12 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let workers = arguments.next().and_then(|count| count.parse().ok());
-    match edge::main(edge::EdgeConfig { listen, state: state.into(), workers, run_as: None }) {
+    match edge::main(edge::EdgeConfig {
+        listen,
+        state: state.into(),
+        workers,
+        ..Default::default()
+    }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");

@@ -1,8 +1,10 @@
 //! What the edge is told when it starts, its limits, and why it may not start.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 /// How one edge is started.
 #[derive(Debug, Clone)]
@@ -13,8 +15,31 @@ pub struct EdgeConfig {
     pub state: PathBuf,
     /// Worker threads; `None` is one per core.
     pub workers: Option<usize>,
-    /// User and group id to become once the address is bound.
+    /// User and group id to become once the addresses are bound.
     pub run_as: Option<(u32, u32)>,
+    /// The address that carries TLS; without one there is none.
+    pub https: Option<SocketAddr>,
+    /// Proxies in front of this edge: what they say about the client is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// One line of JSON on standard output for each request.
+    pub access_log: bool,
+    /// Takes the listening sockets over from the edge that runs in this folder, which then drains.
+    pub take_over: bool,
+}
+
+impl Default for EdgeConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            state: PathBuf::from("edge"),
+            workers: None,
+            run_as: None,
+            https: None,
+            trusted_proxies: Vec::new(),
+            access_log: false,
+            take_over: false,
+        }
+    }
 }
 
 /// The bounds of everything that a client or a replica could make grow or wait.
@@ -22,6 +47,10 @@ pub struct EdgeConfig {
 pub struct Limits {
     /// Open client connections, over all workers.
     pub connections: usize,
+    /// Open connections of one client address and worker.
+    pub connections_per_address: usize,
+    /// Carry plain requests on the fast path; without it everything goes through hyper.
+    pub fast: bool,
     /// From the first byte of a request's head to its last.
     pub head: Duration,
     /// A client connection without a request, a body without progress, an answer that is not read.
@@ -49,7 +78,9 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 20_000,
+            connections: 60_000,
+            connections_per_address: 10_000,
+            fast: true,
             head: Duration::from_secs(10),
             idle: Duration::from_secs(75),
             connect: Duration::from_secs(2),

@@ -71,7 +71,8 @@ async fn the_control_socket_is_for_its_owner_and_the_folder_for_one_edge() {
     assert_eq!((mode("control.sock"), mode(".")), (0o600, 0o700));
     let status = edge.client.status().await.unwrap();
     assert_eq!((status.pid, status.listen), (std::process::id(), edge.address));
-    let config = |state, listen| EdgeConfig { listen, state, workers: Some(1), run_as: None };
+    let config =
+        |state, listen| EdgeConfig { listen, state, workers: Some(1), ..EdgeConfig::default() };
     let same_folder = config(folder, "127.0.0.1:0".parse().unwrap());
     let second = Edge::start(&same_folder, Limits::default()).map(|_| ());
     assert!(matches!(second, Err(EdgeError::Locked { .. })), "{second:?}");

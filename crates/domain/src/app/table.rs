@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{App, EnvironmentState, SlotState};
 use crate::config::Project;
-use crate::route::{EnvironmentRoutes, Route, SlotRoutes, Table};
+use crate::route::{EnvironmentRoutes, Route, SlotRoutes, Table, close_spread};
 use crate::slot::Probe;
 use crate::{Color, EnvironmentName};
 
@@ -48,6 +48,9 @@ impl App {
             live,
             slots,
             drain_deadline: config.drain,
+            names: Vec::new(),
+            close_spread: close_spread(),
+            https: false,
         })
     }
 
@@ -59,6 +62,7 @@ impl App {
                 service: service.clone(),
                 endpoints: slot.endpoints.get(service)?.clone(),
                 health: health_path(project, service),
+                max_body: None,
             })
         });
         Some(SlotRoutes { release: slot.release.clone(), routes: routes.collect() })

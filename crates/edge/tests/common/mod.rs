@@ -60,7 +60,7 @@ impl TestEdge {
             listen: "127.0.0.1:0".parse().unwrap(),
             state: folder.path().join("edge"),
             workers: Some(2),
-            run_as: None,
+            ..EdgeConfig::default()
         };
         let edge = Edge::start(&config, limits).unwrap();
         let client = Client::new(config.state.join("control.sock"));
@@ -95,6 +95,7 @@ pub fn slot(release: u64, routes: &[(&str, &str, Vec<Endpoint>)]) -> SlotRoutes 
         service: ServiceName::new(*service).unwrap(),
         endpoints: endpoints.clone(),
         health: Some("/health".into()),
+        max_body: None,
     };
     SlotRoutes { release: ReleaseId::nth(release), routes: routes.iter().map(route).collect() }
 }
@@ -111,6 +112,9 @@ pub fn table(epoch: u64, live: Color, slots: &[(Color, SlotRoutes)]) -> Table {
         live,
         slots: slots.iter().cloned().collect(),
         drain_deadline: Duration::from_millis(300),
+        close_spread: Duration::from_millis(20),
+        names: Vec::new(),
+        https: false,
     };
     Table { epoch: Epoch(epoch), environments: BTreeMap::from([(staging(), environment)]) }
 }

@@ -24,6 +24,11 @@ pub fn run(args: Args) -> Outcome {
     server::log();
     let user = Unprivileged::detect()?;
     let run_as = user.map(|user| (user.uid, user.gid));
-    ::edge::main(EdgeConfig { listen: args.listen, state: args.folder, workers: None, run_as })?;
+    ::edge::main(EdgeConfig {
+        listen: args.listen,
+        state: args.folder,
+        run_as,
+        ..EdgeConfig::default()
+    })?;
     Ok(Exit::Ok)
 }
