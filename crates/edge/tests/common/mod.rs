@@ -38,6 +38,7 @@ pub struct TestEdge {
 
 pub fn limits() -> Limits {
     Limits {
+        fast: crate::FAST,
         health_interval: Duration::from_millis(50),
         close_spread: Duration::from_millis(20),
         half_close: Duration::from_millis(200),

@@ -1,12 +1,10 @@
 //! Bodies, upgrades and failures of replicas: what must come through, and what must not be sent twice.
 
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
+use crate::common::*;
 use bytes::Bytes;
-use common::*;
 use domain::Color::Blue;
 use domain::route::Table;
 use domain::slot::Endpoint;

@@ -1,12 +1,10 @@
 //! Files of a slot: what is found, how it may be kept, and that nothing else can be reached.
 
-mod common;
-
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use common::*;
+use crate::common::*;
 use domain::Color::{Blue, Green};
 
 fn write(folder: &Path, name: &str, content: &str) {

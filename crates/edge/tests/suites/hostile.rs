@@ -1,10 +1,8 @@
 //! Requests that no honest client sends: refused by the edge itself, and never seen by a replica.
 
-mod common;
-
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use edge::Limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

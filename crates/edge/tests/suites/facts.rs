@@ -1,11 +1,9 @@
 //! What the edge counts, and its control socket.
 
-mod common;
-
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use domain::Color::{Blue, Green};
 use edge::{Client, ClientError, Edge, EdgeConfig, EdgeError, Limits};
 

@@ -1,8 +1,6 @@
 //! Which slot and service a request reaches, and what is written on it on the way.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use domain::Color::{Blue, Green};
 use domain::slot::Endpoint;
 

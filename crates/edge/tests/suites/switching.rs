@@ -1,11 +1,9 @@
 //! What happens to requests and connections when another slot gets the traffic.
 
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
-use common::*;
+use crate::common::*;
 use domain::Color::{Blue, Green};
 use domain::Epoch;
 use domain::route::Table;

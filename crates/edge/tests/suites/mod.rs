@@ -1,0 +1,8 @@
+//! What the edge promises, run once on each way that a request can take.
+
+mod carrying;
+mod facts;
+mod files;
+mod hostile;
+mod routing;
+mod switching;
