@@ -10,6 +10,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use std::net::SocketAddr;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
@@ -68,10 +69,18 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, address: SocketAddr) {
     // Without it the end of an answer may wait for an acknowledgement; nothing breaks.
     let _ = stream.set_nodelay(true);
     let stream = Stream(Arc::new(stream));
+    let client = Client::new(address.ip(), false);
+    http1(worker, stream.clone(), stream, client, Vec::new()).await;
+}
+
+/// Speaks HTTP/1 on `stream`, from which `held` was read already; `tcp` is what lies below it.
+pub async fn http1<S>(worker: Rc<Worker>, stream: S, tcp: Stream, client: Client, held: Vec<u8>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let state = Arc::new(State::default());
-    let guard = Guard::new(stream.clone(), state.clone(), &worker.shared.limits);
+    let guard = Guard::new(stream, held, state.clone(), &worker.shared.limits);
     let mut stop = worker.shared.stop.subscribe();
-    let client = Client::new(address.ip());
     let connection = Rc::new(Connection { worker, client, state: state.clone() });
     let service = service_fn(move |request| handle(connection.clone(), request));
     let serving = http1::Builder::new()
@@ -91,7 +100,7 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, address: SocketAddr) {
     }
     if state.refused.load(Ordering::Relaxed) {
         // Its own time is the bound; how it ends does not matter.
-        let _ = timeout(LINGER, linger(&stream)).await;
+        let _ = timeout(LINGER, linger(&tcp)).await;
     }
 }
 

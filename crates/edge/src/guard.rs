@@ -12,12 +12,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::config::Limits;
-use crate::stream::Stream;
 use crate::strict::{Chunks, Framing, MAX_HEAD, Refusal, check, head_length};
 
-/// The reading and writing side of one client connection, as hyper gets it.
-pub struct Guard {
-    stream: Stream,
+/// The reading and writing side of one client connection, as hyper gets it: over TCP, or over TLS.
+pub struct Guard<S> {
+    stream: S,
     state: Arc<State>,
     phase: Phase,
     /// Bytes read and not yet given to hyper: part of a head, or what came behind a message.
@@ -69,13 +68,14 @@ enum Phase {
     Refused,
 }
 
-impl Guard {
-    pub fn new(stream: Stream, state: Arc<State>, limits: &Limits) -> Self {
+impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
+    /// A guard of `stream`, from which `held` was read already: the start of a request, or nothing.
+    pub fn new(stream: S, held: Vec<u8>, state: Arc<State>, limits: &Limits) -> Self {
         Self {
             stream,
             state,
             phase: Phase::Head,
-            held: Vec::new(),
+            held,
             passed: 0,
             seen: 0,
             head_limit: limits.head,
@@ -221,6 +221,12 @@ impl Guard {
         Ok(())
     }
 
+    fn poll_fill(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut into = ReadBuf::new(into);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut into))?;
+        Poll::Ready(Ok(into.filled().len()))
+    }
+
     fn poll_some(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
             self.pass_held()?;
@@ -230,7 +236,7 @@ impl Guard {
             if matches!(self.phase, Phase::Refused) {
                 return Poll::Pending;
             }
-            let Poll::Ready(read) = self.stream.poll_fill(cx, buf.initialize_unfilled()) else {
+            let Poll::Ready(read) = self.poll_fill(cx, buf.initialize_unfilled()) else {
                 if matches!(self.phase, Phase::Tunnel) {
                     return Poll::Pending;
                 }
@@ -289,7 +295,7 @@ impl Guard {
     }
 }
 
-impl AsyncRead for Guard {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guard<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -299,14 +305,14 @@ impl AsyncRead for Guard {
     }
 }
 
-impl AsyncWrite for Guard {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let outcome = this.stream.poll_send(cx, bytes);
+        let outcome = Pin::new(&mut this.stream).poll_write(cx, bytes);
         this.stalled(cx, outcome)
     }
 
@@ -316,19 +322,23 @@ impl AsyncWrite for Guard {
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let outcome = this.stream.poll_send_all(cx, bytes);
+        let outcome = Pin::new(&mut this.stream).poll_write_vectored(cx, bytes);
         this.stalled(cx, outcome)
     }
 
     fn is_write_vectored(&self) -> bool {
-        true
+        self.stream.is_write_vectored()
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.stream).poll_flush(cx);
+        this.stalled(cx, outcome)
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.stream.close_write())
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.stream).poll_shutdown(cx);
+        this.stalled(cx, outcome)
     }
 }

@@ -23,15 +23,22 @@ const CLAIMS: [&str; 4] =
 pub struct Client {
     address: HeaderValue,
     forwarded: String,
+    /// It came over TLS.
+    secure: bool,
 }
 
 impl Client {
-    pub fn new(address: IpAddr) -> Self {
+    pub fn new(address: IpAddr, secure: bool) -> Self {
         let address = address.to_canonical();
         let text = address.to_string();
         let forwarded = if address.is_ipv6() { format!("\"[{text}]\"") } else { text.clone() };
         let address = HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("unknown"));
-        Self { address, forwarded }
+        Self { address, forwarded, secure }
+    }
+
+    /// The scheme by which the client reached us.
+    pub fn scheme(&self) -> &'static str {
+        if self.secure { "https" } else { "http" }
     }
 }
 
@@ -86,7 +93,8 @@ pub fn outgoing(headers: &mut HeaderMap, client: &Client, upgrade: bool) {
     if let Some(host) = headers.get(http::header::HOST).cloned() {
         if let Ok(host) = host.to_str() {
             // Quoted: a port or an IPv6 address is no token.
-            let forwarded = format!("for={};host=\"{host}\";proto=http", client.forwarded);
+            let (address, scheme) = (&client.forwarded, client.scheme());
+            let forwarded = format!("for={address};host=\"{host}\";proto={scheme}");
             if let Ok(value) = HeaderValue::try_from(forwarded) {
                 headers.insert(FORWARDED, value);
             }
@@ -94,7 +102,7 @@ pub fn outgoing(headers: &mut HeaderMap, client: &Client, upgrade: bool) {
         headers.insert(FORWARDED_HOST, host);
     }
     headers.insert(FORWARDED_FOR, client.address.clone());
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(client.scheme()));
 }
 
 /// Writes an answer's fields as the client should get them.
@@ -157,7 +165,7 @@ mod tests {
             ("keep-alive", "5"),
             ("te", "gzip"),
         ]);
-        outgoing(&mut headers, &Client::new("::1".parse().unwrap()), false);
+        outgoing(&mut headers, &Client::new("::1".parse().unwrap(), false), false);
         for name in ["connection", "x-secret", "x-real-ip", "keep-alive", "te"] {
             assert!(!headers.contains_key(name), "{name} was kept");
         }
