@@ -10,6 +10,7 @@ from redis.exceptions import RedisError
 
 from api import api
 from database import Database, DatabaseUnavailableError, describe
+from live import Closing, Counter, live
 from sessions import Sessions
 from settings import Settings
 
@@ -26,12 +27,16 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.database = Database(settings.database_url)
     app.state.sessions = Sessions(settings.redis_url)
     await app.state.database.open()
+    app.state.counter = Counter(app.state.database)
+    app.state.closing = Closing()
+    app.state.closing.listen()
     yield
     await app.state.sessions.close()
     await app.state.database.close()
 
 
 app = FastAPI(title="Teahouse", lifespan=lifespan)
+app.include_router(live)
 app.include_router(api)
 
 

@@ -3,9 +3,11 @@
 Asks BACKEND_HOST:BACKEND_PORT, or BASE_URL, or 127.0.0.1:8000.
 """
 
+import http.client
 import sys
+import time
 
-from shop import base_url_from_environment, buy_tea, check, run
+from shop import TIMEOUT, base_url_from_environment, buy_tea, check, run
 
 
 def integration(visitor):
@@ -36,6 +38,32 @@ def integration(visitor):
     visitor.post("/api/orders", {"tea_id": 2147483647, "quantity": 1}).expect(404)
     visitor.post("/api/orders", {"tea_id": sencha["id"], "quantity": 0}).expect(422)
     check("senseless orders are refused", True)
+
+    told_of_an_order(visitor, sencha)
+
+
+def told_of_an_order(visitor, tea):
+    """Listens to the stream of orders, orders, and hears of it."""
+    listener = http.client.HTTPConnection(visitor.connection.host, visitor.connection.port, timeout=TIMEOUT)
+    try:
+        listener.request("GET", visitor.prefix + "/api/events", headers={"Host": visitor.netloc})
+        lines = listener.getresponse()
+        check("the stream of orders greets", next_line(lines, b"event: ") == b"event: hello\n")
+        order = visitor.post("/api/orders", {"tea_id": tea["id"], "quantity": 1}).expect(201).json()
+        wanted = b"id: %d\n" % order["id"]
+        check("the stream tells of a new order", next_line(lines, wanted) == wanted)
+    finally:
+        listener.close()
+
+
+def next_line(lines, start):
+    """The next line with this start, of a stream that may say other things first."""
+    deadline = time.monotonic() + TIMEOUT
+    while time.monotonic() < deadline:
+        line = lines.readline()
+        if not line or line.startswith(start):
+            return line
+    return b""
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 import * as api from "./api";
 import { byId, element, price } from "./dom";
+import * as live from "./live";
 import "./style.css";
 
 let user: string | null = null;
+let edition: string | undefined;
 let searches = 0;
 
 function say(text: string): void {
@@ -25,8 +27,32 @@ async function attempt(action: () => Promise<void>): Promise<void> {
 }
 
 async function showVersion(): Promise<void> {
-  const { release, edition } = await api.version();
-  byId("edition").textContent = `Edition “${edition}”, release ${release.slice(0, 12)}`;
+  const shop = await api.version();
+  edition = shop.edition;
+  byId("edition").textContent = `Edition “${shop.edition}”, release ${shop.release.slice(0, 12)}`;
+}
+
+function showCounter(counter: live.Counter | null): void {
+  const line = byId("counter");
+  line.hidden = counter === null;
+  if (counter === null) return;
+  const guests = counter.guests === 1 ? "You have the shop to yourself" : `${counter.guests} guests`;
+  const packs = counter.packs_today === null ? "" : ` · ${counter.packs_today} packs sold today`;
+  line.replaceChildren(guests + packs);
+  if (edition !== undefined && counter.edition !== edition) line.append(" · ", reload(counter.edition));
+}
+
+/** The page is of an older release than the shop by now. */
+function reload(newer: string): HTMLElement {
+  const button = element("button", { type: "button" }, `See “${newer}”`);
+  button.addEventListener("click", () => location.reload());
+  return button;
+}
+
+function showTicker(order: live.Ordered): void {
+  const line = byId("ticker");
+  line.hidden = false;
+  line.textContent = `Just ordered: ${order.quantity} × ${order.tea}`;
 }
 
 async function become(name: string | null): Promise<void> {
@@ -113,6 +139,8 @@ byId("search").addEventListener("submit", (event) => {
   void attempt(showTeas);
 });
 
+live.watchCounter(showCounter);
+live.watchOrders(showTicker);
 void attempt(async () => {
   await Promise.all([showVersion(), api.me().then(become)]);
 });
