@@ -13,6 +13,7 @@
 
 mod accept;
 mod body;
+mod certificates;
 mod client;
 mod config;
 mod control;
@@ -20,6 +21,7 @@ mod error_page;
 mod facts;
 mod files;
 mod forward;
+mod forwarded;
 mod guard;
 mod headers;
 mod health;
@@ -34,9 +36,13 @@ mod server;
 mod stream;
 mod strict;
 mod table;
+mod tls;
 mod upgrade;
 mod worker;
 
+pub use certificates::{
+    Certificate, CertificateInfo, Certificates, Challenge, Challenges, PrivateKey,
+};
 pub use client::{Client, ClientError, DrainStatus, Published};
 pub use config::{EdgeConfig, EdgeError, Limits};
 pub use server::{Edge, main};
