@@ -49,7 +49,7 @@ macro_rules! verbs {
             async fn run(self, globals: &Globals) -> Outcome {
                 match self {
                     $(Self::$verb(args) => $module::run(args, globals).await,)*
-                    Self::Edge(args) => edge::run(args),
+                    Self::Edge(args) => edge::run(args, globals).await,
                 }
             }
         }
@@ -132,8 +132,8 @@ const THREADS: usize = 2;
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     // The edge makes its own threads, and no others may be there when it changes its user.
-    if let Verb::Edge(args) = cli.verb {
-        return ended(edge::run(args));
+    if let Verb::Edge(edge::Args { carry: Some(args), .. }) = cli.verb {
+        return ended(edge::run::run(args));
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)

@@ -1,0 +1,32 @@
+//! `launchway edge`: the process that carries the traffic, and the verbs about it, one file each.
+
+pub mod run;
+
+use super::{Exit, Failure, Globals, Outcome};
+
+/// Carry the traffic of an app, by the table that its server gives. The server starts it by itself.
+#[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    /// How an edge is started. It makes its own threads, and no others may be there when it changes its
+    /// user: `cli::main` runs it before there is any runtime.
+    #[command(flatten)]
+    pub carry: Option<run::Args>,
+}
+
+/// What there is to do with an edge that runs.
+#[derive(clap::Subcommand)]
+enum Verb {}
+
+/// Runs a verb about the edge.
+pub async fn run(args: Args, _globals: &Globals) -> Outcome {
+    match args.verb {
+        Some(verb) => match verb {},
+        None => {
+            let message = "`launchway edge` was told neither to start nor what to do";
+            Err(Failure::new(Exit::Usage, message, "`launchway edge --help` says what it can"))
+        }
+    }
+}
