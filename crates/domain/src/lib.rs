@@ -12,6 +12,7 @@ pub mod release;
 pub mod report;
 pub mod rollout;
 pub mod route;
+pub mod sketch;
 pub mod slot;
 pub mod time;
 pub mod units;

@@ -1,5 +1,8 @@
 //! The routing table: the whole of what the edge needs to know, in one value with one epoch.
 
+mod facts;
+mod reason;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -8,6 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::slot::Endpoint;
 use crate::units::Size;
 use crate::{AppName, Color, EnvironmentName, Epoch, ReleaseId, ServiceName};
+
+pub use facts::{EdgeStatus, Facts, FactsKey, LogStatus, RouteFacts, TurnedAway};
+pub use reason::{Reason, Verb};
 
 /// Everything the edge routes, at one epoch. A table with a lower epoch than the edge's own is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -83,81 +89,6 @@ impl SlotRoutes {
     }
 }
 
-/// What the edge saw of one service in one slot since it first routed to it.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct Facts {
-    /// Requests answered, by class of status: `[1xx, 2xx, 3xx, 4xx, 5xx]`.
-    pub classes: [u64; 5],
-    /// Answers the edge had to make itself because no replica could: part of `classes` too.
-    pub unreachable: u64,
-    /// Requests being answered now.
-    pub in_flight: u64,
-    /// Upgraded connections (WebSocket) open now.
-    pub upgraded: u64,
-    /// Time from the request's head to the end of the answer, in microseconds:
-    /// pairs of a bucket's upper bound and its count, rising.
-    pub latency: Vec<(u64, u64)>,
-    /// When the last request was routed here, milliseconds since the Unix epoch; 0 if never.
-    pub last_request_ms: i64,
-}
-
-impl Facts {
-    /// Requests answered.
-    pub fn total(&self) -> u64 {
-        self.classes.iter().sum()
-    }
-
-    /// The smallest bucket bound that `quantile` (0 to 1) of the answers stayed under; `None` without answers.
-    pub fn latency_at(&self, quantile: f64) -> Option<Duration> {
-        let total: u64 = self.latency.iter().map(|(_, count)| count).sum();
-        if total == 0 {
-            return None;
-        }
-        let rank = ((total as f64 * quantile).ceil() as u64).clamp(1, total);
-        let mut seen = 0;
-        self.latency.iter().find_map(|(bound, count)| {
-            seen += count;
-            (seen >= rank).then(|| Duration::from_micros(*bound))
-        })
-    }
-
-    /// What was seen since `earlier`, a value of the same service and slot.
-    pub fn since(&self, earlier: &Facts) -> Facts {
-        let before: BTreeMap<u64, u64> = earlier.latency.iter().copied().collect();
-        let latency = self.latency.iter().filter_map(|(bound, count)| {
-            let more = count.saturating_sub(before.get(bound).copied().unwrap_or(0));
-            (more > 0).then_some((*bound, more))
-        });
-        Facts {
-            classes: std::array::from_fn(|i| self.classes[i].saturating_sub(earlier.classes[i])),
-            unreachable: self.unreachable.saturating_sub(earlier.unreachable),
-            latency: latency.collect(),
-            ..self.clone()
-        }
-    }
-}
-
-/// The key of [`Facts`]: which service in which slot of which release.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct FactsKey {
-    pub environment: EnvironmentName,
-    pub slot: Color,
-    pub release: ReleaseId,
-    pub service: ServiceName,
-}
-
-/// What the edge answers on its control socket to `GET /status`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct EdgeStatus {
-    pub pid: u32,
-    pub epoch: Epoch,
-    /// The address that carries traffic.
-    pub listen: std::net::SocketAddr,
-    pub facts: Vec<(FactsKey, Facts)>,
-    /// Replicas that the active health check or passive ejection keeps out, with the reason.
-    pub ejected: Vec<(FactsKey, Endpoint, String)>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,19 +97,5 @@ mod tests {
     fn a_prefix_covers_whole_segments_only() {
         assert!(covers("/api", "/api") && covers("/api", "/api/teas") && covers("/", "/x"));
         assert!(!covers("/api", "/apix"));
-    }
-
-    #[test]
-    fn facts_since_an_earlier_reading_count_only_what_came_after() {
-        let earlier =
-            Facts { classes: [0, 5, 0, 0, 1], latency: vec![(100, 6)], ..Facts::default() };
-        let later = Facts {
-            classes: [0, 9, 0, 0, 1],
-            latency: vec![(100, 6), (200, 4)],
-            ..Facts::default()
-        };
-        let since = later.since(&earlier);
-        assert_eq!(since.total(), 4);
-        assert_eq!(since.latency_at(0.5), Some(Duration::from_micros(200)));
     }
 }

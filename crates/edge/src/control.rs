@@ -19,12 +19,15 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use tokio::net::UnixListener;
+use tokio_rustls::rustls::server::ProducesTickets;
 
+use crate::certificates::{self, CertificateInfo, Certificates, CertificatesFile};
 use crate::client::{DrainStatus, Problem, Published};
 use crate::facts::now_ms;
 use crate::live::Live;
 use crate::registry::Registry;
 use crate::table::{Refused, TableFile, check};
+use crate::tls::Tls;
 use crate::worker::Shared;
 
 /// The one place where tables are taken.
@@ -32,10 +35,13 @@ pub struct Control {
     pub shared: Arc<Shared>,
     pub registry: RefCell<Registry>,
     pub file: TableFile,
+    pub certificates: CertificatesFile,
+    pub ticketer: Arc<dyn ProducesTickets>,
     pub listen: SocketAddr,
 }
 
 const MAX_TABLE: usize = 64 * 1024 * 1024;
+const MAX_CERTIFICATES: usize = 64 * 1024 * 1024;
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
 
 /// Serves the control socket.
@@ -72,6 +78,10 @@ impl Control {
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         match (request.method(), parts.as_slice()) {
             (&Method::PUT, ["table"]) => self.take(request.into_body()).await,
+            (&Method::PUT, ["certificates"]) => self.take_certificates(request.into_body()).await,
+            (&Method::GET, ["certificates"]) => {
+                json(StatusCode::OK, &self.shared.tls.load().info())
+            }
             (&Method::GET, ["status"]) => json(StatusCode::OK, &self.status()),
             (&Method::GET, ["drain", environment, slot]) => self.drain(environment, slot),
             _ => problem(StatusCode::NOT_FOUND, Problem::Other("no such resource".into())),
@@ -89,6 +99,45 @@ impl Control {
             Ok(table) => self.publish(table),
             Err(error) => {
                 problem(StatusCode::UNPROCESSABLE_ENTITY, Problem::Other(error.to_string()))
+            }
+        }
+    }
+
+    async fn take_certificates(&self, body: Incoming) -> Response<Full<Bytes>> {
+        let other = |status, text: String| problem(status, Problem::Other(text));
+        let body = match Limited::new(body, MAX_CERTIFICATES).collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(error) => return other(StatusCode::BAD_REQUEST, error.to_string()),
+        };
+        match certificates::parse(&body).and_then(|given| self.put_certificates(given)) {
+            Ok(info) => json(StatusCode::OK, &info),
+            Err(error) => other(StatusCode::UNPROCESSABLE_ENTITY, error),
+        }
+    }
+
+    /// Puts `given` in force for new handshakes. They are on disk before; open connections stay as they are.
+    fn put_certificates(&self, given: Certificates) -> Result<Vec<CertificateInfo>, String> {
+        let before = self.shared.tls.load_full();
+        if before.given == given {
+            return Ok(before.info());
+        }
+        let tls = Tls::compile(given, &self.ticketer).map_err(|error| error.to_string())?;
+        self.certificates.save(&tls.given).map_err(|error| {
+            tracing::error!(%error, "the certificates cannot be kept on disk: not taken");
+            format!("keeping the certificates on disk: {error}; the old ones stay in force")
+        })?;
+        let info = tls.info();
+        self.shared.tls.store(Arc::new(tls));
+        tracing::info!(certificates = info.len(), "certificates in force");
+        Ok(info)
+    }
+
+    /// Puts in force what was acknowledged last, before a crash or a stop.
+    pub fn load_certificates(&self) {
+        match Tls::compile(self.certificates.load(), &self.ticketer) {
+            Ok(tls) => self.shared.tls.store(Arc::new(tls)),
+            Err(error) => {
+                tracing::error!(%error, "the certificates on disk are of no use: no TLS until they are given again");
             }
         }
     }
@@ -136,6 +185,12 @@ impl Control {
         });
         EdgeStatus {
             pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            started_ms: 0,
+            https: None,
+            connections: 0,
+            turned_away: Vec::new(),
+            access_log: None,
             epoch: live.table.epoch,
             listen: self.listen,
             facts,

@@ -123,11 +123,16 @@ impl Service {
         let last = self.counters.iter().map(|c| c.last_request_ms.load(Relaxed)).max();
         Facts {
             classes: std::array::from_fn(class),
-            unreachable: self.counters.iter().map(|c| c.unreachable.load(Relaxed)).sum(),
+            reasons: [(
+                domain::route::Reason::Connect,
+                self.counters.iter().map(|c| c.unreachable.load(Relaxed)).sum(),
+            )]
+            .into(),
             in_flight: self.in_flight(),
             upgraded: self.upgraded(),
-            latency: latency.collect(),
+            latency: domain::sketch::Sketch::of(latency),
             last_request_ms: last.unwrap_or(0),
+            ..Facts::default()
         }
     }
 

@@ -122,7 +122,7 @@ fn errors(bake: &Bake, seen: &Facts, elapsed: Duration) -> Option<String> {
         return None;
     }
     let share = percent(bad, total);
-    let unreachable = match seen.unreachable {
+    let unreachable = match seen.unreachable() {
         0 => String::new(),
         n => format!("; {n} of them because no replica could be reached"),
     };
@@ -146,16 +146,11 @@ fn slowness(
     elapsed: Duration,
 ) -> Option<String> {
     let limit = limit(bake, baseline_p99)?;
-    let total: u64 = seen.latency.iter().map(|(_, count)| count).sum();
+    let total = seen.latency.count();
     if total < FEWEST_FOR_P99 {
         return None;
     }
-    let slow = seen
-        .latency
-        .iter()
-        .filter(|(bound, _)| Duration::from_micros(*bound) > limit)
-        .map(|(_, count)| count)
-        .sum();
+    let slow = seen.latency.longer_than(limit);
     let breached = if elapsed >= bake.duration {
         seen.latency_at(0.99)? > limit
     } else {
@@ -179,7 +174,7 @@ fn latency_note(bake: &Bake, seen: &Facts, baseline_p99: Option<Duration>) -> Op
             "its p99 was not judged: there was none before the switch to compare with".into(),
         );
     };
-    let total: u64 = seen.latency.iter().map(|(_, count)| count).sum();
+    let total = seen.latency.count();
     if total < FEWEST_FOR_P99 {
         return Some(format!(
             "its p99 was not judged: {total} answers are too few, it takes {FEWEST_FOR_P99}"

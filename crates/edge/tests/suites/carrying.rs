@@ -290,7 +290,7 @@ async fn a_get_is_repeated_when_its_connection_broke_and_a_post_never_is() {
         assert_eq!(posts.load(SeqCst), n, "a POST arrived twice, or not at all");
     }
     assert!(failed > 0, "the replica broke off no POST: nothing was tested");
-    assert_eq!(edge.facts(Blue, "backend").await.unreachable, failed);
+    assert_eq!(edge.facts(Blue, "backend").await.unreachable(), failed);
 }
 
 #[tokio::test]

@@ -37,7 +37,7 @@ impl From<&Facts> for TrafficView {
         let classes = facts.classes.iter().zip(1..);
         Self {
             classes: classes.map(|(count, class)| (format!("{class}xx"), *count)).collect(),
-            unreachable: facts.unreachable,
+            unreachable: facts.unreachable(),
             in_flight: facts.in_flight,
             upgraded: facts.upgraded,
             p50_ms: millis(0.50),

@@ -3,6 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::route::Reason;
+use crate::sketch::Sketch;
 use crate::units::{Factor, Percent};
 
 const OVER: Duration = Duration::from_secs(300);
@@ -17,7 +19,11 @@ fn secs(secs: u64) -> Duration {
 
 /// `good` answers of 3 ms and `bad` ones with a 5xx.
 fn facts(good: u64, bad: u64) -> Facts {
-    Facts { classes: [0, good, 0, 0, bad], latency: vec![(3_000, good + bad)], ..Facts::default() }
+    Facts {
+        classes: [0, good, 0, 0, bad],
+        latency: Sketch::of([(3_000, good + bad)]),
+        ..Facts::default()
+    }
 }
 
 fn breached(verdict: &BakeVerdict) -> bool {
@@ -49,7 +55,7 @@ fn five_percent_of_errors_are_found_within_three_seconds_at_two_hundred_a_second
 #[test]
 fn a_release_that_answers_nothing_well_is_found_with_twenty_answers() {
     assert_eq!(at(&facts(0, 19), secs(1)), BakeVerdict::Continue);
-    let dead = Facts { unreachable: 20, ..facts(0, 20) };
+    let dead = Facts { reasons: [(Reason::Connect, 20)].into(), ..facts(0, 20) };
     let BakeVerdict::Breached { reason } = at(&dead, secs(1)) else { panic!("not found") };
     assert_eq!(
         reason,
@@ -79,24 +85,25 @@ fn a_bake_without_traffic_is_not_clean() {
 
 #[test]
 fn a_release_that_is_slow_as_a_whole_is_found_at_once() {
-    let slow = Facts { latency: vec![(3_000, 50), (80_000, 150)], ..facts(200, 0) };
+    let slow = Facts { latency: Sketch::of([(3_000, 50), (80_000, 150)]), ..facts(200, 0) };
     assert!(breached(&at(&slow, secs(2))));
 }
 
 #[test]
 fn a_hiccup_of_the_machine_has_time_to_drown_but_a_slow_tail_is_found_from_half_time() {
-    let hiccup = Facts { latency: vec![(3_000, 800), (900_000, 200)], ..facts(1000, 0) };
+    let hiccup = Facts { latency: Sketch::of([(3_000, 800), (900_000, 200)]), ..facts(1000, 0) };
     assert_eq!(at(&hiccup, secs(5)), BakeVerdict::Continue);
     assert!(breached(&at(&hiccup, secs(150))));
-    let drowned = Facts { latency: vec![(3_000, 59_800), (900_000, 200)], ..facts(60_000, 0) };
+    let drowned =
+        Facts { latency: Sketch::of([(3_000, 59_800), (900_000, 200)]), ..facts(60_000, 0) };
     assert!(matches!(at(&drowned, OVER), BakeVerdict::Passed { .. }));
 }
 
 #[test]
 fn a_difference_of_a_few_milliseconds_or_too_few_answers_do_not_breach_on_latency() {
-    let near = Facts { latency: vec![(10_900, 1000)], ..facts(1000, 0) };
+    let near = Facts { latency: Sketch::of([(10_900, 1000)]), ..facts(1000, 0) };
     assert!(matches!(at(&near, OVER), BakeVerdict::Passed { .. }));
-    let few = Facts { latency: vec![(900_000, 90)], ..facts(90, 0) };
+    let few = Facts { latency: Sketch::of([(900_000, 90)]), ..facts(90, 0) };
     let BakeVerdict::Passed { notes } = at(&few, OVER) else { panic!("it did not pass") };
     assert!(notes[1].contains("not judged"), "{notes:?}");
 }
@@ -139,8 +146,8 @@ proptest! {
     fn no_errors_and_the_usual_latency_never_breach(
         counts in prop::collection::vec(0..10_000_u64, 1..20), seconds in 0..600_u64,
     ) {
-        let latency: Vec<(u64, u64)> =
-            counts.iter().enumerate().map(|(i, n)| (1_000 * (i as u64 + 1), *n)).collect();
+        let latency =
+            Sketch::of(counts.iter().enumerate().map(|(i, n)| (1_000 * (i as u64 + 1), *n)));
         let total = counts.iter().sum();
         let seen = Facts { classes: [0, total, 0, 0, 0], latency, ..Facts::default() };
         let verdict = judge(&bake(), &seen, seen.latency_at(0.99), secs(seconds));
