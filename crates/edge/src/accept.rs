@@ -69,7 +69,7 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, address: SocketAddr) {
     // Without it the end of an answer may wait for an acknowledgement; nothing breaks.
     let _ = stream.set_nodelay(true);
     let stream = Stream(Arc::new(stream));
-    let client = Client::new(address.ip(), false);
+    let client = Client::new(address.ip(), false, &worker.shared.trusted);
     http1(worker, stream.clone(), stream, client, Vec::new()).await;
 }
 

@@ -1,45 +1,125 @@
-//! Header fields that end at each hop, and those that the edge writes.
+//! What becomes of each header field: those that end at each hop, and those that the edge writes.
+//!
+//! [`Rule::of`] is the one description. Both ways through the edge follow it: hyper's header maps here, the
+//! fast path on raw bytes.
 
-use std::net::IpAddr;
+use http::header::{CONNECTION, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, TE, UPGRADE};
 
-use http::header::{
-    CONNECTION, FORWARDED, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
-};
-
+pub use crate::forwarded::{Claim, Claims, Client, Trusted};
 use crate::ids::Ids;
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// Fields that would say something about the client which only a proxy in front of us could know. Nobody
-/// is believed yet.
-const CLAIMS: [&str; 4] =
-    ["x-real-ip", "x-forwarded-port", "x-forwarded-prefix", "x-forwarded-server"];
-
-/// What a client connection adds to each of its requests, made once.
-pub struct Client {
-    address: HeaderValue,
-    forwarded: String,
-    /// It came over TLS.
-    secure: bool,
+/// What becomes of a field of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// Goes on as it is.
+    Keep,
+    /// Ends here, whoever sent it.
+    Drop,
+    /// Ends here, and so does every field that it names and that [`may_be_named`].
+    Connection,
+    /// Goes on if it says `trailers` and nothing else.
+    Te,
+    /// Written anew, from what a trusted proxy said and what we see.
+    Claim(Claim),
+    /// Something that only a proxy can know: goes on from a trusted one, else it ends here.
+    Hearsay,
+    /// From a trusted proxy and sane it goes on, else it is written anew.
+    RequestId,
+    Trace,
+    /// Goes on with the trace that it belongs to.
+    TraceState,
 }
 
-impl Client {
-    pub fn new(address: IpAddr, secure: bool) -> Self {
-        let address = address.to_canonical();
-        let text = address.to_string();
-        let forwarded = if address.is_ipv6() { format!("\"[{text}]\"") } else { text.clone() };
-        let address = HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("unknown"));
-        Self { address, forwarded, secure }
+/// Names that frameworks and servers behind a proxy believe, besides the ones that begin with `x-forwarded-`.
+const HEARSAY: [&[u8]; 9] = [
+    b"x-real-ip",
+    b"x-client-ip",
+    b"true-client-ip",
+    b"x-cluster-client-ip",
+    b"cf-connecting-ip",
+    b"x-original-url",
+    b"x-original-host",
+    b"x-rewrite-url",
+    b"front-end-https",
+];
+
+impl Rule {
+    /// The rule for a field of this name, in any spelling.
+    pub fn of(name: &[u8]) -> Self {
+        let rule = Self::of_spelled(name);
+        // Servers that speak CGI or WSGI take `X_Forwarded_For` for the field that we wrote.
+        if rule != Self::Keep || !name.contains(&b'_') {
+            return rule;
+        }
+        let mut hyphens = [0; 32];
+        let Some(hyphens) = hyphens.get_mut(..name.len()) else { return rule };
+        for (to, from) in hyphens.iter_mut().zip(name) {
+            *to = if *from == b'_' { b'-' } else { *from };
+        }
+        let framing = is(hyphens, b"content-length") || is(hyphens, b"transfer-encoding");
+        if framing || Self::of_spelled(hyphens) != Self::Keep { Self::Drop } else { Self::Keep }
     }
 
-    /// The scheme by which the client reached us.
-    pub fn scheme(&self) -> &'static str {
-        if self.secure { "https" } else { "http" }
+    fn of_spelled(name: &[u8]) -> Self {
+        match name.len() {
+            2 if is(name, b"te") => Self::Te,
+            6 if is(name, b"expect") => Self::Drop,
+            7 if is(name, b"upgrade") => Self::Drop,
+            9 if is(name, b"forwarded") => Self::Claim(Claim::Forwarded),
+            10 if is(name, b"connection") => Self::Connection,
+            10 if is(name, b"keep-alive") => Self::Drop,
+            10 if is(name, b"tracestate") => Self::TraceState,
+            11 if is(name, b"traceparent") => Self::Trace,
+            12 if is(name, b"x-request-id") => Self::RequestId,
+            15 if is(name, b"x-forwarded-for") => Self::Claim(Claim::Address),
+            16 if is(name, b"x-forwarded-host") => Self::Claim(Claim::Host),
+            16 if is(name, b"proxy-connection") => Self::Drop,
+            17 if is(name, b"x-forwarded-proto") => Self::Claim(Claim::Proto),
+            17 if is(name, b"transfer-encoding") => Self::Drop,
+            // CGI would make it HTTP_PROXY, which clients of other services obey.
+            5 if is(name, b"proxy") => Self::Drop,
+            12.. if is(&name[..12], b"x-forwarded-") => Self::Hearsay,
+            _ if HEARSAY.iter().any(|known| is(name, known)) => Self::Hearsay,
+            _ => Self::Keep,
+        }
     }
+}
+
+fn is(name: &[u8], known: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(known)
+}
+
+/// Whether a field of an answer ends here.
+pub fn ends_in_answer(name: &[u8]) -> bool {
+    let known: [&[u8]; 6] = [
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"transfer-encoding",
+        b"upgrade",
+        b"te",
+    ];
+    known.into_iter().any(|known| is(name, known))
+}
+
+/// Whether `Connection` may take the field of this name away. What we wrote, and what decides where the
+/// request goes and how long it is, no client can remove.
+pub fn may_be_named(name: &[u8]) -> bool {
+    let needed: [&[u8]; 3] = [b"host", b"content-length", b"trailer"];
+    Rule::of(name) == Rule::Keep && !needed.into_iter().any(|needed| is(name, needed))
+}
+
+/// Whether a request id can go into a log and a page as it is.
+pub fn is_sane_id(id: &[u8]) -> bool {
+    let sane = |b: &u8| b.is_ascii_alphanumeric() || b"-_.:".contains(b);
+    (1..=128).contains(&id.len()) && id.iter().all(sane)
 }
 
 /// Whether the client asks to leave HTTP with this request.
@@ -52,92 +132,113 @@ fn tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     values.flat_map(|value| value.split(',')).map(str::trim)
 }
 
-/// Removes what is meant for this hop only. Trailers stay possible.
-fn strip(headers: &mut HeaderMap) {
+/// Removes the fields that `Connection` names.
+fn strip_named(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = tokens(headers)
-        .filter(|token| !["keep-alive", "close", "upgrade", "te"].contains(token))
+        .filter(|token| may_be_named(token.as_bytes()))
         .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
-        .filter(|name| !["host", "content-length", "trailer"].contains(&name.as_str()))
         .collect();
     for name in named {
         headers.remove(name);
     }
-    let trailers =
-        headers.get(TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
-    if !trailers {
-        headers.remove(TE);
+}
+
+/// What proxies in front of us say about the client.
+pub fn claims(headers: &HeaderMap) -> Claims<'_> {
+    let mut claims = Claims::default();
+    for (name, claim) in [
+        (FORWARDED_FOR, Claim::Address),
+        (FORWARDED, Claim::Forwarded),
+        (FORWARDED_PROTO, Claim::Proto),
+        (FORWARDED_HOST, Claim::Host),
+    ] {
+        for value in headers.get_all(name) {
+            claims.add(claim, value.as_bytes());
+        }
     }
-    headers.remove(CONNECTION);
-    headers.remove(TRANSFER_ENCODING);
-    headers.remove(UPGRADE);
-    headers.remove("keep-alive");
-    headers.remove("proxy-connection");
+    claims
 }
 
 /// Writes a request's fields as its replica should get them.
 pub fn outgoing(headers: &mut HeaderMap, client: &Client, upgrade: bool) {
     let protocol = upgrade.then(|| headers.get(UPGRADE).cloned()).flatten();
-    strip(headers);
-    if headers.contains_key(TE) {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
+    let written = client.written(&claims(headers), host);
+    let trailers = headers.get(TE).is_some_and(|te| is(te.as_bytes(), b"trailers"));
+    strip_named(headers);
+    let ending: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| match Rule::of(name.as_str().as_bytes()) {
+            Rule::Keep | Rule::RequestId | Rule::Trace | Rule::TraceState => false,
+            Rule::Hearsay => !client.is_trusted(),
+            Rule::Te => !trailers,
+            Rule::Drop | Rule::Connection | Rule::Claim(_) => true,
+        })
+        .cloned()
+        .collect();
+    for name in ending {
+        headers.remove(name);
+    }
+    if trailers {
         headers.insert(CONNECTION, HeaderValue::from_static("te"));
     }
     if let Some(protocol) = protocol {
         headers.insert(UPGRADE, protocol);
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     }
-    for claim in CLAIMS {
-        headers.remove(claim);
-    }
-    // The edge answers it to the client itself, when the body is wanted.
-    headers.remove(http::header::EXPECT);
-    if let Some(host) = headers.get(http::header::HOST).cloned() {
-        if let Ok(host) = host.to_str() {
-            // Quoted: a port or an IPv6 address is no token.
-            let (address, scheme) = (&client.forwarded, client.scheme());
-            let forwarded = format!("for={address};host=\"{host}\";proto={scheme}");
-            if let Ok(value) = HeaderValue::try_from(forwarded) {
-                headers.insert(FORWARDED, value);
-            }
+    let values = [
+        (FORWARDED_FOR, HeaderValue::try_from(written.address)),
+        (FORWARDED, HeaderValue::try_from(written.forwarded)),
+        (FORWARDED_HOST, HeaderValue::try_from(written.host)),
+        (FORWARDED_PROTO, HeaderValue::try_from(written.proto)),
+    ];
+    for (name, value) in values {
+        if let Ok(value) = value {
+            headers.insert(name, value);
         }
-        headers.insert(FORWARDED_HOST, host);
     }
-    headers.insert(FORWARDED_FOR, client.address.clone());
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(client.scheme()));
 }
 
 /// Writes an answer's fields as the client should get them.
 pub fn incoming(headers: &mut HeaderMap, upgraded: bool) {
     let protocol = upgraded.then(|| headers.get(UPGRADE).cloned()).flatten();
-    strip(headers);
+    strip_named(headers);
+    let ending = headers.keys().filter(|name| ends_in_answer(name.as_str().as_bytes()));
+    for name in ending.cloned().collect::<Vec<_>>() {
+        headers.remove(name);
+    }
     if let Some(protocol) = protocol {
         headers.insert(UPGRADE, protocol);
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     }
 }
 
-/// Makes sure that the request has an id and a trace; the id.
-pub fn identify(headers: &mut HeaderMap, ids: &Ids) -> HeaderValue {
-    let sane = |b: &u8| b.is_ascii_alphanumeric() || b"-_.:".contains(b);
-    let given = headers
-        .get(REQUEST_ID)
-        .filter(|id| (1..=128).contains(&id.len()) && id.as_bytes().iter().all(sane));
+/// Makes sure that the request has an id and a trace; the id. Only a trusted proxy's own are kept: anybody
+/// else could make two requests look like one in every log.
+pub fn identify(headers: &mut HeaderMap, client: &Client, ids: &Ids) -> HeaderValue {
+    let given =
+        headers.get(REQUEST_ID).filter(|id| client.is_trusted() && is_sane_id(id.as_bytes()));
     let id = given.cloned().unwrap_or_else(|| ids.request_id());
     headers.insert(REQUEST_ID, id.clone());
-    if !headers.get(TRACEPARENT).is_some_and(|trace| is_trace(trace.as_bytes())) {
+    let trace = headers.get(TRACEPARENT).filter(|_| client.is_trusted());
+    if !trace.is_some_and(|trace| is_trace(trace.as_bytes())) {
         headers.insert(TRACEPARENT, ids.traceparent());
+        headers.remove(TRACESTATE);
     }
     id
 }
 
-/// `00-<32 hex>-<16 hex>-<2 hex>`, neither id all zero.
-fn is_trace(trace: &[u8]) -> bool {
+/// Whether this is a trace context: `00-<32 hex>-<16 hex>-<2 hex>`, neither id all zero (W3C Trace Context).
+pub fn is_trace(trace: &[u8]) -> bool {
     let hex = |part: &[u8]| part.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b));
     let parts: Vec<&[u8]> = trace.split(|b| *b == b'-').take(5).collect();
-    let [version, id, parent, flags, ..] = parts[..] else { return false };
+    let [version, id, parent, flags, ref more @ ..] = parts[..] else { return false };
     let lengths = version.len() == 2 && id.len() == 32 && parent.len() == 16 && flags.len() == 2;
     let zero = |part: &[u8]| part.iter().all(|b| *b == b'0');
     lengths
         && version != b"ff"
+        // Only a later version may say more.
+        && (more.is_empty() || version != b"00")
         && [version, id, parent, flags].into_iter().all(hex)
         && !zero(id)
         && !zero(parent)
@@ -147,6 +248,8 @@ fn is_trace(trace: &[u8]) -> bool {
 mod tests {
     use super::*;
 
+    const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
     fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         let pairs = fields
             .iter()
@@ -154,33 +257,69 @@ mod tests {
         pairs.collect()
     }
 
-    #[test]
-    fn fields_of_one_hop_are_removed_and_claims_replaced() {
-        let mut headers = map(&[
-            ("host", "tea:80"),
-            ("connection", "keep-alive, X-Secret, Host"),
-            ("x-secret", "1"),
-            ("x-forwarded-for", "6.6.6.6"),
-            ("x-real-ip", "6.6.6.6"),
-            ("keep-alive", "5"),
-            ("te", "gzip"),
-        ]);
-        outgoing(&mut headers, &Client::new("::1".parse().unwrap(), false), false);
-        for name in ["connection", "x-secret", "x-real-ip", "keep-alive", "te"] {
-            assert!(!headers.contains_key(name), "{name} was kept");
-        }
-        assert_eq!(headers["x-forwarded-for"], "::1");
-        assert_eq!(headers["forwarded"], "for=\"[::1]\";host=\"tea:80\";proto=http");
-        assert_eq!(headers["host"], "tea:80");
+    fn stranger() -> Client {
+        Client::new("::1".parse().unwrap(), false, &Trusted::default())
+    }
+
+    fn proxy() -> Client {
+        Client::new("::1".parse().unwrap(), false, &Trusted::new(&["::1/128".parse().unwrap()]))
     }
 
     #[test]
-    fn a_sane_request_id_is_kept_and_any_other_replaced() {
+    fn fields_of_one_hop_are_removed_and_claims_replaced() {
+        let fields = [
+            ("host", "tea:80"),
+            ("connection", "keep-alive, X-Secret, Host, X-Forwarded-For, Cookie"),
+            ("x-secret", "1"),
+            ("cookie", "a=b"),
+            ("x-forwarded-for", "6.6.6.6"),
+            ("x_forwarded_for", "6.6.6.6"),
+            ("content_length", "6"),
+            ("x-forwarded-port", "6"),
+            ("x-real-ip", "6.6.6.6"),
+            ("keep-alive", "5"),
+            ("my_own", "7"),
+            ("te", "gzip"),
+        ];
+        let mut headers = map(&fields);
+        outgoing(&mut headers, &stranger(), false);
+        let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        let expected = "forwarded host my_own x-forwarded-for x-forwarded-host x-forwarded-proto";
+        assert_eq!(left.join(" "), expected);
+        assert_eq!(headers["x-forwarded-for"], "::1");
+        assert_eq!(headers["forwarded"], "for=\"[::1]\";host=\"tea:80\";proto=http");
+        assert_eq!(headers["host"], "tea:80");
+        let mut believed = map(&fields);
+        outgoing(&mut believed, &proxy(), false);
+        assert_eq!(believed["x-forwarded-for"], "6.6.6.6, ::1");
+        assert_eq!(
+            (&believed["x-forwarded-port"], &believed["x-real-ip"]),
+            (&"6".parse().unwrap(), &"6.6.6.6".parse().unwrap())
+        );
+        assert!(!believed.contains_key("x_forwarded_for"));
+    }
+
+    #[test]
+    fn a_trusted_proxys_sane_ids_are_kept_and_any_others_replaced() {
         let ids = Ids::new(0);
-        let mut kept = map(&[("x-request-id", "abc-1")]);
-        assert_eq!(identify(&mut kept, &ids), "abc-1");
-        let mut odd = map(&[("x-request-id", "a b<script>"), ("traceparent", "00-00-00-00")]);
-        assert_eq!(identify(&mut odd, &ids).len(), 32);
-        assert!(is_trace(odd["traceparent"].as_bytes()));
+        let given = [("x-request-id", "abc-1"), ("traceparent", TRACE), ("tracestate", "a=b")];
+        let mut kept = map(&given);
+        assert_eq!(identify(&mut kept, &proxy(), &ids), "abc-1");
+        assert_eq!(
+            (&kept["traceparent"], &kept["tracestate"]),
+            (&TRACE.parse().unwrap(), &"a=b".parse().unwrap())
+        );
+        let odd = [
+            ("x-request-id", "a b<script>"),
+            ("traceparent", "00-00-00-00"),
+            ("tracestate", "a=b"),
+        ];
+        for (fields, client) in [(given, stranger()), (odd, proxy())] {
+            let mut replaced = map(&fields);
+            assert_eq!(identify(&mut replaced, &client, &ids).len(), 32);
+            assert!(replaced["traceparent"] != TRACE && !replaced.contains_key("tracestate"));
+            assert!(is_trace(replaced["traceparent"].as_bytes()));
+        }
     }
 }

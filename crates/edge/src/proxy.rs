@@ -32,7 +32,7 @@ pub async fn handle(
     mut request: Request<Incoming>,
 ) -> Result<Response<Answer>, Infallible> {
     let busy = Busy::on(connection.state.clone());
-    let id = headers::identify(request.headers_mut(), &connection.worker.ids);
+    let id = headers::identify(request.headers_mut(), &connection.client, &connection.worker.ids);
     let leaving = leaves_http(&request);
     let mut response = answer(&connection, request, &id).await;
     let stays = leaving && response.status() != StatusCode::SWITCHING_PROTOCOLS;

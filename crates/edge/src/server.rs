@@ -22,6 +22,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::config::{EdgeConfig, EdgeError, Limits};
 use crate::control::{self, Control};
+use crate::headers::Trusted;
 use crate::health;
 use crate::live::Live;
 use crate::registry::Registry;
@@ -75,6 +76,7 @@ impl Edge {
         let shared = Arc::new(Shared {
             live: ArcSwap::from_pointee(Live::default()),
             limits,
+            trusted: Trusted::new(&config.trusted_proxies),
             workers: count,
             stop: watch::Sender::new(false),
             recheck: Notify::new(),

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::accept;
 use crate::config::Limits;
+use crate::headers::Trusted;
 use crate::ids::Ids;
 use crate::live::Live;
 use crate::pool::Pool;
@@ -21,6 +22,7 @@ use crate::pool::Pool;
 pub struct Shared {
     pub live: ArcSwap<Live>,
     pub limits: Limits,
+    pub trusted: Trusted,
     pub workers: usize,
     /// True from the moment the edge stops.
     pub stop: watch::Sender<bool>,

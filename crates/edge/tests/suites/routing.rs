@@ -55,10 +55,10 @@ async fn an_error_is_told_in_the_form_asked_for_and_says_nothing_about_the_insid
     assert_eq!(json.header("content-type"), "application/json");
     let id = json.header("x-request-id");
     assert!(id.len() == 32 && json.text().contains(id), "{}", json.text());
-    let accept = [("accept", "text/html,*/*"), ("x-request-id", "mine-1")];
+    let accept = [("accept", "text/html,*/*")];
     let html = session.ask("GET", HOST, "/x", &accept, "").await;
     assert!(html.header("content-type").starts_with("text/html"));
-    assert!(html.text().contains("mine-1"));
+    assert!(html.text().contains(html.header("x-request-id")));
     let nobody = session.get("nobody.localhost", "/").await;
     assert_eq!(nobody.status, 404);
     for text in [json.text(), html.text(), nobody.text()] {
@@ -105,15 +105,16 @@ async fn a_replica_learns_who_asked_and_nothing_that_the_client_made_up() {
         "x-forwarded-proto: http".into(),
         format!("x-forwarded-host: {HOST}"),
         format!("forwarded: for=127.0.0.1;host=\"{HOST}\";proto=http"),
-        "x-request-id: mine-1".into(),
-        format!("traceparent: {trace}"),
         "cookie: session=1".into(),
     ] {
         assert!(text.lines().any(|l| l == line), "no `{line}` in {text}");
     }
-    assert!(!text.contains("6.6.6.6") && !text.contains("x-private"), "{text}");
+    for made_up in ["6.6.6.6", "x-private", "mine-1", trace] {
+        assert!(!text.contains(made_up), "{made_up} in {text}");
+    }
+    assert!(text.contains("traceparent: 00-"), "{text}");
     assert_eq!((reply.header("x-hop"), reply.header("x-end")), ("", "2"));
-    assert_eq!(reply.header("x-request-id"), "mine-1");
+    assert!(text.contains(&format!("x-request-id: {}", reply.header("x-request-id"))));
     let fresh = session.get(HOST, "/headers").await;
     assert!(fresh.text().contains("traceparent: 00-"), "{}", fresh.text());
 }
