@@ -16,9 +16,11 @@ use tokio::time::{sleep, timeout};
 
 use crate::guard::{Guard, State};
 use crate::headers::Client;
+use crate::http2;
 use crate::pool::BUFFER;
 use crate::proxy::{Connection, handle};
 use crate::stream::Stream;
+use crate::tls::{self, Presented};
 use crate::worker::Worker;
 
 /// What a client gets when there are too many.
@@ -29,8 +31,17 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 2\r\ncont
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 256 * 1024;
 
+/// A client connection as it came.
+pub struct Arrival {
+    /// What lies below everything, to linger on.
+    pub tcp: Stream,
+    pub client: Client,
+    /// The certificate that the client was shown, over TLS.
+    pub presented: Option<Arc<Presented>>,
+}
+
 /// Accepts until the edge stops.
-pub async fn run(worker: &Rc<Worker>, listener: TcpListener) {
+pub async fn run(worker: &Rc<Worker>, listener: TcpListener, secure: bool) {
     let mut stop = worker.shared.stop.subscribe();
     loop {
         let accepted = tokio::select! {
@@ -38,7 +49,7 @@ pub async fn run(worker: &Rc<Worker>, listener: TcpListener) {
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, address)) => open(worker, stream, address),
+            Ok((stream, address)) => open(worker, stream, address, secure),
             Err(error) => {
                 // Out of descriptors, most likely: others will end in the meantime.
                 tracing::warn!(%error, "cannot accept a connection");
@@ -48,40 +59,60 @@ pub async fn run(worker: &Rc<Worker>, listener: TcpListener) {
     }
     // Connections that the kernel has completed already would be reset by closing the listener.
     while let Ok(Ok((stream, address))) = timeout(Duration::ZERO, listener.accept()).await {
-        open(worker, stream, address);
+        open(worker, stream, address, secure);
     }
 }
 
-fn open(worker: &Rc<Worker>, stream: TcpStream, address: SocketAddr) {
+fn open(worker: &Rc<Worker>, stream: TcpStream, address: SocketAddr, secure: bool) {
     if !worker.has_room() {
-        // One try: a client that cannot take it now is not waited for.
-        let _ = stream.try_write(FULL);
+        if !secure {
+            // One try: a client that cannot take it now is not waited for.
+            let _ = stream.try_write(FULL);
+        }
         return;
     }
     let (worker, open) = (worker.clone(), worker.connection());
     tokio::task::spawn_local(async move {
-        serve(worker, stream, address).await;
+        serve(worker, stream, address, secure).await;
         drop(open);
     });
 }
 
-async fn serve(worker: Rc<Worker>, stream: TcpStream, address: SocketAddr) {
+async fn serve(worker: Rc<Worker>, stream: TcpStream, address: SocketAddr, secure: bool) {
     // Without it the end of an answer may wait for an acknowledgement; nothing breaks.
     let _ = stream.set_nodelay(true);
-    let stream = Stream(Arc::new(stream));
-    let client = Client::new(address.ip(), false, &worker.shared.trusted);
-    http1(worker, stream.clone(), stream, client, Vec::new()).await;
+    let tcp = Stream(Arc::new(stream));
+    let client = Client::new(address.ip(), secure, &worker.shared.trusted);
+    let mut arrival = Arrival { tcp: tcp.clone(), client, presented: None };
+    if !secure {
+        return http1(worker, tcp, arrival, Vec::new()).await;
+    }
+    let tls = worker.shared.tls.load_full();
+    let secured = match tls::handshake(&tls, tcp, &worker.shared.limits).await {
+        Ok(Some(secured)) => secured,
+        Ok(None) => return,
+        Err(error) => return tracing::debug!(%error, "no TLS with a client"),
+    };
+    // A connection may stay for long; the certificates may change.
+    drop(tls);
+    arrival.presented = Some(secured.certificate);
+    if secured.http2 {
+        http2::serve(worker, secured.stream, arrival).await;
+    } else {
+        http1(worker, secured.stream, arrival, Vec::new()).await;
+    }
 }
 
-/// Speaks HTTP/1 on `stream`, from which `held` was read already; `tcp` is what lies below it.
-pub async fn http1<S>(worker: Rc<Worker>, stream: S, tcp: Stream, client: Client, held: Vec<u8>)
+/// Speaks HTTP/1 on `stream`, from which `held` was read already.
+pub async fn http1<S>(worker: Rc<Worker>, stream: S, arrival: Arrival, held: Vec<u8>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let tcp = arrival.tcp.clone();
     let state = Arc::new(State::default());
     let guard = Guard::new(stream, held, state.clone(), &worker.shared.limits);
     let mut stop = worker.shared.stop.subscribe();
-    let connection = Rc::new(Connection { worker, client, state: state.clone() });
+    let connection = Rc::new(Connection { worker, arrival, state: state.clone() });
     let service = service_fn(move |request| handle(connection.clone(), request));
     let serving = http1::Builder::new()
         .max_buf_size(BUFFER)

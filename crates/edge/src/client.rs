@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 
+use crate::certificates::{CertificateInfo, Certificates};
+
 /// Talks to one edge. Each call opens its own connection and has a deadline.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -111,6 +113,21 @@ impl Client {
         slot: Color,
     ) -> Result<DrainStatus, ClientError> {
         self.call(Method::GET, format!("/drain/{environment}/{slot}"), Bytes::new()).await
+    }
+
+    /// Puts `certificates` in force for new connections, in the place of all that were there before. When it
+    /// returns, they are on the edge's disk too. One that is of no use refuses them all.
+    pub async fn put_certificates(
+        &self,
+        certificates: &Certificates,
+    ) -> Result<Vec<CertificateInfo>, ClientError> {
+        let text = serde_json::to_vec(certificates).map_err(protocol)?;
+        self.call(Method::PUT, "/certificates".into(), text.into()).await
+    }
+
+    /// The certificates in force, without their keys.
+    pub async fn certificates(&self) -> Result<Vec<CertificateInfo>, ClientError> {
+        self.call(Method::GET, "/certificates".into(), Bytes::new()).await
     }
 
     async fn call<T: DeserializeOwned>(

@@ -93,6 +93,12 @@ impl Client {
         if self.secure { "https" } else { "http" }
     }
 
+    /// Whether the request set out over HTTPS, as far as we see or are told by somebody whom we believe.
+    pub fn came_by_https(&self, claims: &Claims<'_>) -> bool {
+        let claimed = || claims.proto().is_some_and(|proto| proto == "https");
+        self.secure || (self.is_trusted() && claimed())
+    }
+
     /// Where the request comes from: the last address on its way that is no trusted proxy.
     pub fn address(&self, claims: &Claims<'_>) -> IpAddr {
         let Some(trusted) = &self.trusted else { return self.peer };

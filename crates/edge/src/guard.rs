@@ -4,7 +4,7 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -35,8 +35,8 @@ pub struct Guard<S> {
 /// What the connection's owner and its requests say to its guard, and the other way round.
 #[derive(Default)]
 pub struct State {
-    /// A request is being answered: silence of the client is no idleness.
-    pub busy: AtomicBool,
+    /// Requests that are being answered: meanwhile the silence of the client is no idleness.
+    pub busy: AtomicU32,
     /// A request was answered since the guard last looked.
     pub served: AtomicBool,
     /// A head was refused: the connection ends with the answer to it.
@@ -48,7 +48,7 @@ pub struct Busy(Arc<State>);
 
 impl Busy {
     pub fn on(state: Arc<State>) -> Self {
-        state.busy.store(true, Ordering::Relaxed);
+        state.busy.fetch_add(1, Ordering::Relaxed);
         Self(state)
     }
 }
@@ -56,7 +56,7 @@ impl Busy {
 impl Drop for Busy {
     fn drop(&mut self) {
         self.0.served.store(true, Ordering::Relaxed);
-        self.0.busy.store(false, Ordering::Relaxed);
+        self.0.busy.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -186,7 +186,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
     /// Nothing to read: how long may that be? An error or the end of the stream when it was too long.
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let now = Instant::now();
-        let busy = self.state.busy.load(Ordering::Relaxed);
+        let busy = self.state.busy.load(Ordering::Relaxed) > 0;
         let served = self.state.served.swap(false, Ordering::Relaxed);
         let between = matches!(self.phase, Phase::Head) && self.held.is_empty();
         if between && (busy || served) {

@@ -26,6 +26,8 @@ pub struct Host {
     pub slot: Option<Arc<Slot>>,
     /// Whether this is a preview host, which has no slot most of the time.
     pub preview: bool,
+    /// Plain requests are sent to HTTPS.
+    pub https: bool,
 }
 
 /// One slot's routes, the longest prefix first.

@@ -8,7 +8,9 @@ use http::header::{CONNECTION, HOST};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
+use crate::accept::Arrival;
 use crate::body::Answer;
+use crate::elsewhere;
 use crate::error_page::{Style, page};
 use crate::facts::Flight;
 use crate::files::{self, Folders};
@@ -22,7 +24,7 @@ use crate::worker::Worker;
 /// What all requests of one client connection share.
 pub struct Connection {
     pub worker: Rc<Worker>,
-    pub client: headers::Client,
+    pub arrival: Arrival,
     pub state: Arc<State>,
 }
 
@@ -32,7 +34,11 @@ pub async fn handle(
     mut request: Request<Incoming>,
 ) -> Result<Response<Answer>, Infallible> {
     let busy = Busy::on(connection.state.clone());
-    let id = headers::identify(request.headers_mut(), &connection.client, &connection.worker.ids);
+    let id = headers::identify(
+        request.headers_mut(),
+        &connection.arrival.client,
+        &connection.worker.ids,
+    );
     let leaving = leaves_http(&request);
     let mut response = answer(&connection, request, &id).await;
     let stays = leaving && response.status() != StatusCode::SWITCHING_PROTOCOLS;
@@ -62,10 +68,14 @@ async fn answer(
         return error(None, StatusCode::METHOD_NOT_ALLOWED);
     }
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
+    let host = host_name(host);
     let worker = &connection.worker;
+    if let Some(response) = elsewhere::answer(worker, &connection.arrival, &request, &host, id) {
+        return response;
+    }
     let path = request.uri().path();
     let live = &worker.shared.live;
-    let Acquired { flight, route } = match acquire(live, worker.index, &host_name(host), path) {
+    let Acquired { flight, route } = match acquire(live, worker.index, &host, path) {
         Ok(acquired) => acquired,
         Err(NotRouted::NotLive) => return error(None, StatusCode::SERVICE_UNAVAILABLE),
         Err(NotRouted::UnknownHost | NotRouted::NoPreview | NotRouted::NoRoute) => {
@@ -82,7 +92,8 @@ async fn answer(
         }
         Target::Replicas(replicas) => {
             let sent =
-                forward::forward(worker, replicas, &connection.client, request, flight).await;
+                forward::forward(worker, replicas, &connection.arrival.client, request, flight)
+                    .await;
             sent.unwrap_or_else(|(mut flight, status)| {
                 flight.unreachable(status.as_u16());
                 error(Some(flight), status)

@@ -59,7 +59,9 @@ impl Registry {
                     (*color, self.slot(name, *color, slot, other, &mut live.replicas))
                 })
                 .collect();
-            let host = |color: Color, preview| Host { slot: slots.get(&color).cloned(), preview };
+            let https = environment.https;
+            let host =
+                |color: Color, preview| Host { slot: slots.get(&color).cloned(), preview, https };
             live.hosts.insert(key(&environment.preview_host), host(environment.live.other(), true));
             live.hosts.insert(key(&environment.host), host(environment.live, false));
         }

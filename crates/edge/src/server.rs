@@ -20,6 +20,7 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 
+use crate::certificates::CertificatesFile;
 use crate::config::{EdgeConfig, EdgeError, Limits};
 use crate::control::{self, Control};
 use crate::headers::Trusted;
@@ -27,7 +28,8 @@ use crate::health;
 use crate::live::Live;
 use crate::registry::Registry;
 use crate::table::TableFile;
-use crate::worker::{self, Shared};
+use crate::tls::{Tls, ticketer};
+use crate::worker::{self, Shared, Sockets};
 
 /// A running edge. Dropping it without [`Edge::stop`] leaves it running until the process ends.
 pub struct Edge {
@@ -68,8 +70,12 @@ impl Edge {
         let lock = prepare(&config.state)?;
         let cores = || thread::available_parallelism().map_or(1, usize::from);
         let count = config.workers.unwrap_or_else(cores).max(1);
-        let (address, sockets) = bind(config.listen, count)
-            .map_err(|source| EdgeError::Listen { address: config.listen, source })?;
+        let open =
+            |address| bind(address, count).map_err(|source| EdgeError::Listen { address, source });
+        let (address, plain) = open(config.listen)?;
+        let (https, secured) = config.https.map(open).transpose()?.unzip();
+        let mut secured = secured.unwrap_or_default().into_iter();
+        let sockets = plain.into_iter().map(|http| Sockets { http, https: secured.next() });
         if let Some((uid, gid)) = config.run_as {
             become_user(&config.state, uid, gid)?;
         }
@@ -77,6 +83,8 @@ impl Edge {
             live: ArcSwap::from_pointee(Live::default()),
             limits,
             trusted: Trusted::new(&config.trusted_proxies),
+            tls: ArcSwap::from_pointee(Tls::default()),
+            https,
             workers: count,
             stop: watch::Sender::new(false),
             recheck: Notify::new(),
@@ -85,10 +93,10 @@ impl Edge {
         // The table first, then the workers: an edge that starts alone serves from the first connection on.
         let control = start_control(&config.state, address, &shared, ended.subscribe())?;
         let mut workers = Vec::with_capacity(count);
-        for (index, socket) in sockets.into_iter().enumerate() {
+        for (index, sockets) in sockets.enumerate() {
             let shared = shared.clone();
             workers.push(start_thread(format!("edge-{index}"), move |ready| {
-                worker::run(index, shared, socket, ready);
+                worker::run(index, shared, sockets, ready);
             })?);
         }
         tracing::info!(%address, workers = count, "carrying traffic");
@@ -98,6 +106,11 @@ impl Edge {
     /// The address that carries traffic.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The address that carries TLS, if there is one.
+    pub fn https_address(&self) -> Option<SocketAddr> {
+        self.shared.https
     }
 
     /// Accepts nothing more, answers what is in flight within its time, and ends all threads.
@@ -154,7 +167,7 @@ fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
 fn become_user(folder: &Path, uid: u32, gid: u32) -> Result<(), EdgeError> {
     let state = |source| EdgeError::State { path: folder.into(), source };
     chown(folder, Some(uid), Some(gid)).map_err(state)?;
-    for name in ["table.json", "edge.lock"] {
+    for name in ["table.json", "certificates.json", "edge.lock"] {
         match chown(folder.join(name), Some(uid), Some(gid)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(state(error)),
             _ => {}
@@ -214,8 +227,17 @@ fn run_control(
         let registry = RefCell::new(Registry::new(shared.workers));
         let file = TableFile::new(&folder);
         let last = file.load();
-        let control = Rc::new(Control { shared: shared.clone(), registry, file, listen });
+        let ticketer = match ticketer() {
+            Ok(ticketer) => ticketer,
+            Err(error) => return ready(Err(io::Error::other(error))),
+        };
+        let certificates = CertificatesFile::new(&folder);
+        let shared_too = shared.clone();
+        let control =
+            Control { shared: shared_too, registry, file, certificates, ticketer, listen };
+        let control = Rc::new(control);
         control.put_in_force(&Table::default(), &last);
+        control.load_certificates();
         ready(Ok(()));
         tokio::select! {
             () = control::run(control, listener) => {}

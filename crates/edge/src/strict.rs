@@ -29,7 +29,7 @@ pub const REFUSED: &str = "REFUSED";
 
 pub const MAX_HEAD: usize = 32 * 1024;
 const MAX_TARGET: usize = 8 * 1024;
-const MAX_FIELDS: usize = 100;
+pub const MAX_FIELDS: usize = 100;
 
 impl Refusal {
     pub fn status(self) -> u16 {
@@ -149,6 +149,17 @@ fn request_target<'a>(method: &[u8], target: &'a [u8]) -> Result<Option<&'a [u8]
     if ambiguous(path) { Err(Refusal::Malformed) } else { Ok(authority) }
 }
 
+/// Checks the path of a request of HTTP/2, where it comes apart from the host.
+pub fn check_path(method: &[u8], path: &[u8]) -> Result<(), Refusal> {
+    if path.len() > MAX_TARGET {
+        return Err(Refusal::TargetTooLong);
+    }
+    if path != b"*" && !path.starts_with(b"/") {
+        return Err(Refusal::Malformed);
+    }
+    request_target(method, path).map(|_| ())
+}
+
 /// Whether a path can be read in two ways: `.` and `..` segments, in any spelling, and encoded control bytes.
 /// A server behind the edge that resolves them would answer for a path that the edge did not route.
 fn ambiguous(target: &[u8]) -> bool {
@@ -244,7 +255,7 @@ fn once<T>(into: &mut Option<T>, value: T) -> Result<(), Refusal> {
     }
 }
 
-fn number(text: &[u8]) -> Result<u64, Refusal> {
+pub fn number(text: &[u8]) -> Result<u64, Refusal> {
     let digits = (1..=18).contains(&text.len()) && text.iter().all(u8::is_ascii_digit);
     let text = digits.then(|| std::str::from_utf8(text).ok()).flatten();
     text.and_then(|text| text.parse().ok()).ok_or(Refusal::Malformed)
@@ -257,7 +268,8 @@ fn trim(mut text: &[u8]) -> &[u8] {
     text
 }
 
-fn is_host(value: &[u8]) -> bool {
+/// Whether `value` can be the host of a request, with or without a port.
+pub fn is_host(value: &[u8]) -> bool {
     let allowed = |b: &u8| b.is_ascii_alphanumeric() || b".-_:[]".contains(b);
     (1..=255).contains(&value.len()) && value.iter().all(allowed)
 }

@@ -74,6 +74,9 @@ const ALPN_HTTP2: &[u8] = b"h2";
 const ALPN_HTTP1: &[u8] = b"http/1.1";
 const ALPN_CHALLENGE: &[u8] = b"acme-tls/1";
 
+/// The fatal alert for a name that we have nothing for (RFC 6066, 3), as a record.
+const UNRECOGNIZED_NAME: &[u8] = &[21, 3, 3, 0, 2, 2, 112];
+
 /// A ticketer for all workers and all certificates, so that a session is resumed wherever it comes back.
 /// It changes its key every six hours and takes back tickets of the one before.
 pub fn ticketer() -> Result<Arc<dyn ProducesTickets>, Unusable> {
@@ -155,8 +158,11 @@ pub async fn handshake(tls: &Tls, stream: Stream, limits: &Limits) -> io::Result
 }
 
 async fn exchange(tls: &Tls, stream: Stream) -> io::Result<Option<Secured>> {
+    let tcp = stream.clone();
     let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
     let Some(choice) = tls.choose(&start.client_hello()) else {
+        // One try: the refusal is the same without it, only less clear.
+        let _ = tcp.0.try_write(UNRECOGNIZED_NAME);
         return Err(io::Error::other("no certificate for the name that was asked for"));
     };
     let certificate = match choice {

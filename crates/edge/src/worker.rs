@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,12 +18,16 @@ use crate::headers::Trusted;
 use crate::ids::Ids;
 use crate::live::Live;
 use crate::pool::Pool;
+use crate::tls::Tls;
 
 /// What all threads of the edge share.
 pub struct Shared {
     pub live: ArcSwap<Live>,
     pub limits: Limits,
     pub trusted: Trusted,
+    pub tls: ArcSwap<Tls>,
+    /// Where plain requests to an environment with HTTPS are sent, if there is TLS.
+    pub https: Option<SocketAddr>,
     pub workers: usize,
     /// True from the moment the edge stops.
     pub stop: watch::Sender<bool>,
@@ -42,6 +47,12 @@ pub struct Worker {
 
 /// One open connection of a worker. Dropping it closes it, as far as the worker counts.
 pub struct Open(Rc<Worker>);
+
+/// What one worker listens on.
+pub struct Sockets {
+    pub http: TcpSocket,
+    pub https: Option<TcpSocket>,
+}
 
 const SWEEP: Duration = Duration::from_secs(1);
 const BACKLOG: u32 = 1024;
@@ -72,12 +83,12 @@ impl Drop for Open {
     }
 }
 
-/// Serves on `socket` until the edge stops and the requests in flight are answered, or their time is over.
+/// Serves on `sockets` until the edge stops and the requests in flight are answered, or their time is over.
 /// Calls `ready` once connections are accepted.
 pub fn run(
     index: usize,
     shared: Arc<Shared>,
-    socket: TcpSocket,
+    sockets: Sockets,
     ready: impl FnOnce(io::Result<()>),
 ) {
     let runtime = match local_runtime() {
@@ -85,9 +96,10 @@ pub fn run(
         Err(error) => return ready(Err(error)),
     };
     runtime.block_on(async move {
-        let listener = match socket.listen(BACKLOG) {
-            Ok(listener) => listener,
-            Err(error) => return ready(Err(error)),
+        let secured = sockets.https.map(|socket| socket.listen(BACKLOG)).transpose();
+        let (plain, secured) = match (sockets.http.listen(BACKLOG), secured) {
+            (Ok(plain), Ok(secured)) => (plain, secured),
+            (Err(error), _) | (_, Err(error)) => return ready(Err(error)),
         };
         ready(Ok(()));
         let worker = Rc::new(Worker {
@@ -99,7 +111,12 @@ pub fn run(
             shared,
         });
         let sweeper = tokio::task::spawn_local(sweep(worker.pool.clone()));
-        accept::run(&worker, listener).await;
+        let secured = async {
+            if let Some(listener) = secured {
+                accept::run(&worker, listener, true).await;
+            }
+        };
+        tokio::join!(accept::run(&worker, plain, false), secured);
         let finished = async {
             while worker.open.get() > 0 {
                 worker.closed.notified().await;
