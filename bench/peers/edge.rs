@@ -1,0 +1,98 @@
+//! Launchway's edge: the release binary, with a table published to its control socket.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::Duration;
+
+use domain::route::{EnvironmentRoutes, Route, SlotRoutes, Table, close_spread};
+use domain::slot::Endpoint;
+use domain::{AppName, Color, EnvironmentName, Epoch, ReleaseId, ServiceName};
+use edge::Client;
+
+use super::{Ground, HOST, Outcome, Process, failing, free_address};
+
+/// A running edge with one environment. Each switch makes the other slot live.
+pub struct EdgePeer {
+    pub http: SocketAddr,
+    /// Where it takes TLS, or why it does not.
+    pub https: Result<SocketAddr, String>,
+    pub process: Process,
+    pub client: Client,
+    epoch: u64,
+    live: Color,
+    slots: BTreeMap<Color, SlotRoutes>,
+}
+
+impl EdgePeer {
+    pub async fn start(ground: &Ground, backend: SocketAddr) -> Outcome<Self> {
+        let folder = ground.folder("edge")?;
+        let http = free_address()?;
+        let mut command = Command::new(&ground.launchway);
+        command.arg("edge").arg("--listen").arg(http.to_string()).arg("--folder");
+        command.arg(folder.join("state"));
+        let mut process = Process::start("launchway edge", command, folder.join("log"), ground)?;
+        process.listens(http).await?;
+        let client = Client::new(folder.join("state/control.sock"));
+        let https = Err("this edge does not take TLS yet".into());
+        let mut peer = Self {
+            http,
+            https,
+            process,
+            client,
+            epoch: 0,
+            live: Color::Blue,
+            slots: BTreeMap::new(),
+        };
+        peer.publish(Color::Blue, one_route(backend)).await?;
+        Ok(peer)
+    }
+
+    /// Routes the slot that is idle to `backend` and makes it live; the other one stays and drains.
+    pub async fn switch(&mut self, backend: SocketAddr) -> Outcome<()> {
+        self.publish(self.live.other(), one_route(backend)).await
+    }
+
+    /// Makes `slot` live with these routes. Returns when that is in force on all workers and on disk.
+    pub async fn publish(&mut self, slot: Color, routes: Vec<Route>) -> Outcome<()> {
+        self.epoch += 1;
+        self.live = slot;
+        let release = ReleaseId::nth(self.epoch);
+        self.slots.insert(slot, SlotRoutes { release, routes });
+        let published = self.client.publish(&self.table()?).await;
+        published.map(drop).map_err(failing("publishing a table to the edge"))
+    }
+
+    fn table(&self) -> Outcome<Table> {
+        let named = failing::<domain::id::NameError>;
+        let environment = EnvironmentRoutes {
+            app: AppName::new("bench").map_err(named("naming the app"))?,
+            host: HOST.into(),
+            names: Vec::new(),
+            preview_host: "preview.localhost".into(),
+            live: self.live,
+            slots: self.slots.clone(),
+            drain_deadline: Duration::from_secs(30),
+            close_spread: close_spread(),
+            https: false,
+        };
+        let name = EnvironmentName::new("bench").map_err(named("naming the environment"))?;
+        Ok(Table { epoch: Epoch(self.epoch), environments: BTreeMap::from([(name, environment)]) })
+    }
+}
+
+/// Everything to `backend`.
+pub fn one_route(backend: SocketAddr) -> Vec<Route> {
+    vec![route("/", backend)]
+}
+
+/// Everything below `prefix` to `backend`.
+pub fn route(prefix: &str, backend: SocketAddr) -> Route {
+    Route {
+        prefix: prefix.into(),
+        service: ServiceName::new("app").expect("a word is a name"),
+        endpoints: vec![Endpoint::Http(backend)],
+        health: Some("/1k".into()),
+        max_body: None,
+    }
+}
