@@ -26,6 +26,9 @@ use crate::worker::Worker;
 /// What a client gets when there are too many.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 2\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
+/// What a client gets when it has too many connections of its own.
+const TOO_MANY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 2\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+
 /// After the last answer, how long and how much a client may still send before it is cut off. Closing with
 /// bytes unread would reset the connection, and the client might lose the answer.
 const LINGER: Duration = Duration::from_secs(1);
@@ -71,10 +74,16 @@ fn open(worker: &Rc<Worker>, stream: TcpStream, address: SocketAddr, secure: boo
         }
         return;
     }
+    let Some(place) = worker.place(address.ip()) else {
+        if !secure {
+            let _ = stream.try_write(TOO_MANY);
+        }
+        return;
+    };
     let (worker, open) = (worker.clone(), worker.connection());
     tokio::task::spawn_local(async move {
         serve(worker, stream, address, secure).await;
-        drop(open);
+        drop((open, place));
     });
 }
 

@@ -10,6 +10,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use crate::facts::Flight;
 use crate::files::FileBody;
 use crate::guard::Busy;
+use crate::limits::Limited;
 use crate::pool::Lease;
 
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -17,20 +18,20 @@ pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 /// The body of a request to a replica.
 pub enum Outgoing {
     Empty,
-    Client(Incoming),
+    Client(Box<Limited>),
 }
 
 impl Body for Outgoing {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
-            Self::Client(body) => Pin::new(body).poll_frame(cx),
+            Self::Client(body) => Pin::new(body.as_mut()).poll_frame(cx),
         }
     }
 

@@ -69,6 +69,7 @@ fn sentence(status: StatusCode) -> &'static str {
         404 => "There is nothing at this address.",
         405 => "This address cannot be used in this way.",
         408 => "The request took too long to arrive.",
+        413 => "The request's body is larger than this address takes.",
         414 | 431 => "The request is too large.",
         502 => "The service broke off before it answered.",
         503 => "The service cannot be reached now. Try again in a moment.",

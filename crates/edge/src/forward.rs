@@ -11,6 +11,8 @@ use tokio::time::timeout;
 use crate::body::{Answer, Outgoing};
 use crate::facts::{self, Flight};
 use crate::headers;
+use crate::limits::{Cut, Limited, Meter, Progress};
+use crate::live::Route;
 use crate::pick::pick;
 use crate::pool::Lease;
 use crate::replica::Replica;
@@ -23,6 +25,7 @@ const TRIES: u32 = 2;
 /// Forwards `request` to one of `replicas`; the status of the error page if none answered.
 pub async fn forward(
     worker: &Rc<Worker>,
+    route: &Route,
     replicas: &[Arc<Replica>],
     client: &headers::Client,
     mut request: Request<Incoming>,
@@ -30,11 +33,17 @@ pub async fn forward(
 ) -> Result<Response<Answer>, (Flight, StatusCode)> {
     let leaving = leaves_http(&request);
     let down = leaving.then(|| hyper::upgrade::on(&mut request));
-    let request = outgoing(request, client, leaving);
+    let progress = Rc::new(Progress::default());
+    let meter = Meter::new(route.max_body, worker.shared.limits.idle);
+    let request = outgoing(request, client, leaving, meter, &progress);
     let (mut response, lease) = match send(worker, replicas, request, &flight).await {
         Ok(answered) => answered,
-        Err(status) => return Err((flight, status)),
+        Err(status) => {
+            let cut = progress.cut().map(Cut::status);
+            return Err((flight, cut.unwrap_or(status)));
+        }
     };
+    progress.answered();
     flight.answered(response.status().as_u16());
     let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     headers::incoming(response.headers_mut(), switching);
@@ -74,7 +83,10 @@ fn outgoing(
     request: Request<Incoming>,
     client: &headers::Client,
     leaving: bool,
+    meter: Meter,
+    progress: &Rc<Progress>,
 ) -> Request<Outgoing> {
+    let http2 = request.version() == Version::HTTP_2;
     let (mut parts, body) = request.into_parts();
     headers::outgoing(&mut parts.headers, client, leaving);
     parts.version = Version::HTTP_11;
@@ -84,7 +96,10 @@ fn outgoing(
         parts.uri = path.parse().unwrap_or_default();
     }
     parts.extensions.clear();
-    let body = if body.is_end_stream() { Outgoing::Empty } else { Outgoing::Client(body) };
+    let body = match body.is_end_stream() {
+        true => Outgoing::Empty,
+        false => Outgoing::Client(Limited::new(body, meter, progress.clone(), http2).into()),
+    };
     Request::from_parts(parts, body)
 }
 

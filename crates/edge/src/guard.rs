@@ -192,6 +192,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
         if between && (busy || served) {
             self.waiting = Some(now);
         }
+        // While a request is answered, whoever takes its body keeps the time, and has an answer to give.
+        if busy && matches!(self.phase, Phase::Length(_) | Phase::Chunked(_)) {
+            self.waiting = None;
+            return Poll::Pending;
+        }
         let since = *self.waiting.get_or_insert(now);
         let partial = matches!(self.phase, Phase::Head) && !self.held.is_empty();
         let limit = if partial { self.head_limit } else { self.idle_limit };

@@ -28,6 +28,7 @@ mod headers;
 mod health;
 mod http2;
 mod ids;
+mod limits;
 mod live;
 mod pick;
 mod pool;

@@ -39,6 +39,8 @@ pub struct Route {
     pub prefix: String,
     pub service: Arc<Service>,
     pub target: Target,
+    /// The largest request body in bytes that is let through; `None` is no limit.
+    pub max_body: Option<u64>,
 }
 
 pub enum Target {

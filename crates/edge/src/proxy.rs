@@ -3,10 +3,11 @@
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use http::header::{CONNECTION, HOST};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 
 use crate::accept::Arrival;
 use crate::body::Answer;
@@ -17,6 +18,7 @@ use crate::files::{self, Folders};
 use crate::forward::{self, leaves_http};
 use crate::guard::{Busy, State};
 use crate::headers;
+use crate::limits::{self, Cut};
 use crate::live::{Acquired, NotRouted, Target, acquire, host_name};
 use crate::strict::REFUSED;
 use crate::worker::Worker;
@@ -43,16 +45,26 @@ pub async fn handle(
     let mut response = answer(&connection, request, &id).await;
     let stays = leaving && response.status() != StatusCode::SWITCHING_PROTOCOLS;
     // After a request to leave HTTP that was not granted, the guard does not look at the bytes any more.
-    if stays || response.extensions().get::<Last>().is_some() {
+    let last = response.extensions().get::<Last>().is_some();
+    if last {
+        connection.state.refused.store(true, Ordering::Relaxed);
+    }
+    if stays || last {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response.headers_mut().insert(headers::REQUEST_ID, id);
     Ok(response.map(|body| body.keeping(busy)))
 }
 
-/// Marks the answer to a refused request, the last one of its connection.
+/// Marks the answer to a request that was refused, whole or with its body under way: the last one of its
+/// connection.
 #[derive(Clone)]
 struct Last;
+
+fn last(mut response: Response<Answer>) -> Response<Answer> {
+    response.extensions_mut().insert(Last);
+    response
+}
 
 async fn answer(
     connection: &Connection,
@@ -64,6 +76,10 @@ async fn answer(
     }
     let style = Style::wanted(request.headers());
     let error = |flight: Option<Flight>, status| page(status, id, style, flight);
+    let cut = |mut flight: Flight, status: StatusCode| {
+        flight.answered(status.as_u16());
+        last(error(Some(flight), status))
+    };
     if request.method() == Method::TRACE {
         return error(None, StatusCode::METHOD_NOT_ALLOWED);
     }
@@ -82,6 +98,10 @@ async fn answer(
             return error(None, StatusCode::NOT_FOUND);
         }
     };
+    let sized = request.body().size_hint().upper();
+    if !sized.is_none_or(|length| limits::fits(length, route.max_body)) {
+        return cut(flight, Cut::TooLarge.status());
+    }
     match &route.target {
         Target::Files { folder, other } => {
             let folders = Folders { prefix: &route.prefix, own: folder, other: other.as_deref() };
@@ -92,9 +112,12 @@ async fn answer(
         }
         Target::Replicas(replicas) => {
             let sent =
-                forward::forward(worker, replicas, &connection.arrival.client, request, flight)
+                forward::forward(worker, &route, replicas, &connection.arrival.client, request, flight)
                     .await;
             sent.unwrap_or_else(|(mut flight, status)| {
+                if Cut::is_behind(status) {
+                    return cut(flight, status);
+                }
                 flight.unreachable(status.as_u16());
                 error(Some(flight), status)
             })
@@ -105,7 +128,5 @@ async fn answer(
 fn refused(request: &Request<Incoming>, id: &HeaderValue) -> Response<Answer> {
     let status = request.uri().path().trim_start_matches('/').parse().ok();
     let status = status.and_then(|code| StatusCode::from_u16(code).ok());
-    let mut response = page(status.unwrap_or(StatusCode::BAD_REQUEST), id, Style::Json, None);
-    response.extensions_mut().insert(Last);
-    response
+    last(page(status.unwrap_or(StatusCode::BAD_REQUEST), id, Style::Json, None))
 }

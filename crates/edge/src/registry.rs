@@ -88,7 +88,8 @@ impl Registry {
                 };
                 let target = self.target(&key, route, other, all);
                 let service = self.service(key);
-                Arc::new(Route { prefix: route.prefix.clone(), service, target })
+                let max_body = route.max_body.map(|size| size.0);
+                Arc::new(Route { prefix: route.prefix.clone(), service, target, max_body })
             })
             .collect();
         routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len()));

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use crate::accept;
 use crate::config::Limits;
 use crate::headers::Trusted;
 use crate::ids::Ids;
+use crate::limits::{Addresses, Place};
 use crate::live::Live;
 use crate::pool::Pool;
 use crate::tls::Tls;
@@ -41,6 +42,7 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     pub ids: Ids,
     pub pool: Rc<Pool>,
+    addresses: Rc<Addresses>,
     open: Cell<usize>,
     closed: Notify,
 }
@@ -67,6 +69,14 @@ impl Worker {
     /// Whether one more connection is within this worker's share.
     pub fn has_room(&self) -> bool {
         self.open.get() < self.shared.limits.connections.div_ceil(self.shared.workers)
+    }
+
+    /// A place for one more connection from `peer`, if it has not too many. Proxies that are believed stand
+    /// for many clients and have no limit of their own.
+    pub fn place(&self, peer: IpAddr) -> Option<Place> {
+        let trusted = self.shared.trusted.covers(peer);
+        let limit = if trusted { usize::MAX } else { self.shared.limits.connections_per_address };
+        self.addresses.place(peer, limit)
     }
 
     /// A random moment within the time over which connections are closed.
@@ -106,6 +116,7 @@ pub fn run(
             index,
             ids: Ids::new(index),
             pool: Pool::new(&shared.limits),
+            addresses: Rc::default(),
             open: Cell::new(0),
             closed: Notify::new(),
             shared,
