@@ -1,7 +1,7 @@
 # What a person types here. `make` alone lists it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-rust test-teahouse test-crash bench bench-pipeline lint
+.PHONY: help setup demo test test-rust test-teahouse test-crash bench bench-pipeline bench-edge lint
 # One after the other: the targets share a build folder.
 .NOTPARALLEL:
 
@@ -42,8 +42,12 @@ lint: ## Formatting, clippy, and what may be in the dependency tree
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	dev/deny
 
-bench: bench-pipeline ## All benchmarks
+bench: bench-pipeline bench-edge ## All benchmarks
 
 bench-pipeline: setup ## The pipeline against a shell script doing the same (writes target/bench/pipeline.json)
 	@echo '== bench-pipeline: the pipeline against a shell script that runs the same commands'
 	bench/pipeline/run
+
+bench-edge: setup ## The edge against nginx, HAProxy and kamal-proxy (writes target/bench/edge.json; BENCH_ARGS=--quick takes 3 minutes)
+	@echo '== bench-edge: what a request costs, beside nginx, HAProxy and kamal-proxy'
+	bench/edge/run $(BENCH_ARGS)

@@ -1,22 +1,23 @@
 //! Launchway's edge: the release binary, with a table published to its control socket.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use domain::route::{EnvironmentRoutes, Route, SlotRoutes, Table, close_spread};
 use domain::slot::Endpoint;
 use domain::{AppName, Color, EnvironmentName, Epoch, ReleaseId, ServiceName};
-use edge::Client;
+use edge::{Certificate, Certificates, Client, PrivateKey};
 
 use super::{Ground, HOST, Outcome, Process, failing, free_address};
 
 /// A running edge with one environment. Each switch makes the other slot live.
 pub struct EdgePeer {
     pub http: SocketAddr,
-    /// Where it takes TLS, or why it does not.
-    pub https: Result<SocketAddr, String>,
+    pub https: SocketAddr,
     pub process: Process,
     pub client: Client,
     epoch: u64,
@@ -27,14 +28,14 @@ pub struct EdgePeer {
 impl EdgePeer {
     pub async fn start(ground: &Ground, backend: SocketAddr) -> Outcome<Self> {
         let folder = ground.folder("edge")?;
-        let http = free_address()?;
+        let (http, https) = (free_address()?, free_address()?);
         let mut command = Command::new(&ground.launchway);
         command.arg("edge").arg("--listen").arg(http.to_string()).arg("--folder");
-        command.arg(folder.join("state"));
+        command.arg(folder.join("state")).arg("--https").arg(https.to_string());
         let mut process = Process::start("launchway edge", command, folder.join("log"), ground)?;
         process.listens(http).await?;
         let client = Client::new(folder.join("state/control.sock"));
-        let https = Err("this edge does not take TLS yet".into());
+        put_certificate(ground, &client).await?;
         let mut peer = Self {
             http,
             https,
@@ -79,6 +80,23 @@ impl EdgePeer {
         let name = EnvironmentName::new("bench").map_err(named("naming the environment"))?;
         Ok(Table { epoch: Epoch(self.epoch), environments: BTreeMap::from([(name, environment)]) })
     }
+}
+
+async fn put_certificate(ground: &Ground, client: &Client) -> Outcome<()> {
+    let read = |path: &Path| {
+        fs::read_to_string(path).map_err(failing(format_args!("reading {}", path.display())))
+    };
+    let chain = read(&ground.certificate.chain)?;
+    let key = PrivateKey::new(read(&ground.certificate.key)?);
+    let certificates = Certificates {
+        certificates: vec![Certificate { names: Vec::new(), chain, key }],
+        ..Certificates::default()
+    };
+    client
+        .put_certificates(&certificates)
+        .await
+        .map(drop)
+        .map_err(failing("giving the edge its certificate"))
 }
 
 /// Everything to `backend`.

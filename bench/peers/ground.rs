@@ -39,6 +39,12 @@ impl Ground {
         let folder = folder.map_err(failing("making a temporary folder"))?;
         own(folder.path(), user.as_ref())?;
         let certificate = Certificate::make(folder.path(), user.as_ref())?;
+        // They may lie in a home that the user of the proxies cannot enter.
+        let launchway = copied(&launchway, folder.path())?;
+        let kamal = match kamal {
+            Ok(program) => Ok(copied(&program, folder.path())?),
+            Err(why) => Err(why),
+        };
         Ok(Self {
             folder,
             user,
@@ -71,6 +77,14 @@ pub fn free_address() -> Outcome<SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .and_then(|listener| listener.local_addr())
         .map_err(failing("looking for a free port on 127.0.0.1"))
+}
+
+fn copied(program: &Path, folder: &Path) -> Outcome<PathBuf> {
+    let name = program.file_name().unwrap_or_default();
+    let copy = folder.join(name);
+    std::fs::copy(program, &copy)
+        .map_err(failing(format_args!("copying {}", program.display())))?;
+    Ok(copy)
 }
 
 /// Looks a program up in PATH and where servers are installed.

@@ -23,7 +23,7 @@ use std::path::Path;
 
 pub use backend::Backend;
 pub use certificate::{Certificate, HOST};
-pub use edge::{EdgePeer, one_route};
+pub use edge::{EdgePeer, one_route, route};
 pub use ground::{Ground, free_address};
 pub use haproxy::HaproxyPeer;
 pub use kamal::KamalPeer;
@@ -91,13 +91,13 @@ impl Peer {
         }
     }
 
-    /// Where it takes TLS; or why it does not.
-    pub fn https(&self) -> Result<SocketAddr, &str> {
+    /// Where it takes TLS.
+    pub fn https(&self) -> SocketAddr {
         match self {
-            Self::Edge(peer) => peer.https.as_ref().copied().map_err(String::as_str),
-            Self::Nginx(peer) => Ok(peer.https),
-            Self::Haproxy(peer) => Ok(peer.https),
-            Self::Kamal(peer) => Ok(peer.https),
+            Self::Edge(peer) => peer.https,
+            Self::Nginx(peer) => peer.https,
+            Self::Haproxy(peer) => peer.https,
+            Self::Kamal(peer) => peer.https,
         }
     }
 

@@ -1,0 +1,146 @@
+//! Closed-loop load by Debian's wrk (HTTP/1.1) and h2load (HTTP/2): each client asks again when it was answered.
+//!
+//! They start, warm up, and while they run a window is measured from outside: the backend's count of requests and the
+//! proxy's processor time, so that opening connections does not count and no tool's arithmetic has to be believed.
+
+use std::net::SocketAddr;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use tokio::process::Command;
+
+use super::scenario::{Connection, Protocol, Scenario};
+use crate::peers::{Backend, Failed, HOST, Outcome, Usage, failing};
+
+/// How much of the tool's run is measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// Whole seconds, as wrk wants them.
+    pub run: u64,
+    pub warm: Duration,
+    pub window: Duration,
+}
+
+/// What was seen from outside.
+pub struct Seen {
+    pub requests: u64,
+    pub lasted: Duration,
+    pub cpu: Duration,
+    /// Bytes, at the end of the window.
+    pub memory: u64,
+    /// What the tool complained about.
+    pub errors: u64,
+}
+
+/// The load of `scenario` on `address`; `meter` reads what the proxy used. `script` is one for wrk.
+pub async fn run(
+    scenario: Scenario,
+    address: SocketAddr,
+    script: Option<&std::path::Path>,
+    times: Times,
+    backend: &Backend,
+    meter: impl Fn() -> Usage,
+) -> Outcome<Seen> {
+    let mut command = match (scenario.protocol, scenario.connection) {
+        (Protocol::TlsHttp2, Connection::KeepAlive) => h2load(scenario, address, times),
+        (Protocol::TlsHttp2, Connection::New) => {
+            return Err(Failed("h2load cannot open a connection per request".into()));
+        }
+        _ => wrk(scenario, address, script, times),
+    };
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let tool =
+        command.spawn().map_err(failing("starting wrk or h2load; run `dev/setup --bench`"))?;
+    let began = Instant::now();
+    tokio::time::sleep(times.warm).await;
+    let (at, first, count) = (Instant::now(), meter(), backend.requests().await?);
+    tokio::time::sleep(times.window).await;
+    // The same order at both ends.
+    let (lasted, last, now) = (at.elapsed(), meter(), backend.requests().await?);
+    let limit = Duration::from_secs(times.run + 15).saturating_sub(began.elapsed());
+    let output = tokio::time::timeout(limit, tool.wait_with_output()).await;
+    let output = output.map_err(|_| Failed("wrk or h2load does not end".into()))?;
+    let output = output.map_err(failing("waiting for wrk or h2load"))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        let why = String::from_utf8_lossy(&output.stderr).into_owned();
+        return Err(Failed(format!("wrk or h2load failed: {why}{text}")));
+    }
+    Ok(Seen {
+        // The count counts itself.
+        requests: now.saturating_sub(count + 1),
+        lasted,
+        cpu: last.cpu.saturating_sub(first.cpu),
+        memory: last.memory,
+        errors: errors(&text),
+    })
+}
+
+fn wrk(
+    scenario: Scenario,
+    address: SocketAddr,
+    script: Option<&std::path::Path>,
+    times: Times,
+) -> Command {
+    let mut command = Command::new("wrk");
+    command.args(["--threads=1", "--timeout=10s"]);
+    command.arg(format!("--connections={}", scenario.clients));
+    command.arg(format!("--duration={}s", times.run));
+    if scenario.connection == Connection::New {
+        command.arg("--header=Connection: close");
+    }
+    if let Some(script) = script {
+        command.arg("--script").arg(script);
+    }
+    let scheme = if scenario.tls() { "https" } else { "http" };
+    command.arg(format!("{scheme}://{HOST}:{}{}", address.port(), scenario.path()));
+    command
+}
+
+/// One stream at a time in each connection, so that clients are the same as with HTTP/1.1.
+fn h2load(scenario: Scenario, address: SocketAddr, times: Times) -> Command {
+    let mut command = Command::new("h2load");
+    command.args(["--threads=1", "--max-concurrent-streams=1"]);
+    command.arg(format!("--clients={}", scenario.clients));
+    command.arg(format!("--duration={}s", times.run));
+    command.arg(format!("https://{HOST}:{}{}", address.port(), scenario.path()));
+    command
+}
+
+/// wrk: `Socket errors: connect 0, read 0, ...` and `Non-2xx or 3xx responses: 3`.
+/// h2load: `requests: ..., 2 failed, 1 errored, 0 timeout` and `status codes: 9 2xx, 0 3xx, 4 4xx, 1 5xx`.
+fn errors(text: &str) -> u64 {
+    text.lines().map(str::trim).map(errors_of_line).sum()
+}
+
+fn errors_of_line(line: &str) -> u64 {
+    let number = |word: &str| word.trim_matches(',').parse::<u64>().unwrap_or(0);
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let before = |names: &[&str]| -> u64 {
+        let pairs = words.windows(2);
+        pairs
+            .filter(|pair| names.contains(&pair[1].trim_matches(',')))
+            .map(|pair| number(pair[0]))
+            .sum()
+    };
+    match words.first() {
+        Some(&"Socket") => words.iter().map(|word| number(word)).sum(),
+        Some(&"Non-2xx") => words.last().map_or(0, |word| number(word)),
+        Some(&"requests:") => before(&["errored", "timeout"]),
+        Some(&"status") => before(&["4xx", "5xx"]),
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_tools_complain_about_is_counted() {
+        let wrk = "  10 requests in 1.0s\n  Socket errors: connect 1, read 2, write 0, timeout 3\n  Non-2xx or 3xx responses: 4\n";
+        assert_eq!(errors(wrk), 10);
+        let h2load = "requests: 9 total, 9 started, 9 done, 4 succeeded, 5 failed, 2 errored, 1 timeout\nstatus codes: 4 2xx, 0 3xx, 2 4xx, 1 5xx\n";
+        assert_eq!(errors(h2load), 6);
+    }
+}
