@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
+use crate::fast::{self, Outcome};
 use crate::guard::{Guard, State};
 use crate::headers::Client;
 use crate::http2;
@@ -94,7 +95,7 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, address: SocketAddr, secur
     let client = Client::new(address.ip(), secure, &worker.shared.trusted);
     let mut arrival = Arrival { tcp: tcp.clone(), client, presented: None };
     if !secure {
-        return http1(worker, tcp, arrival, Vec::new()).await;
+        return http1(worker, tcp, arrival).await;
     }
     let tls = worker.shared.tls.load_full();
     let secured = match tls::handshake(&tls, tcp, &worker.shared.limits).await {
@@ -108,12 +109,29 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, address: SocketAddr, secur
     if secured.http2 {
         http2::serve(worker, secured.stream, arrival).await;
     } else {
-        http1(worker, secured.stream, arrival, Vec::new()).await;
+        http1(worker, secured.stream, arrival).await;
     }
 }
 
-/// Speaks HTTP/1 on `stream`, from which `held` was read already.
-pub async fn http1<S>(worker: Rc<Worker>, stream: S, arrival: Arrival, held: Vec<u8>)
+/// Speaks HTTP/1 on `stream`: on the fast path as long as the client asks for nothing unusual.
+async fn http1<S>(worker: Rc<Worker>, stream: S, arrival: Arrival)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    if !worker.shared.limits.fast {
+        return through_hyper(worker, stream, arrival, Vec::new()).await;
+    }
+    match fast::serve(&worker, &arrival, stream).await {
+        Outcome::Closed => {}
+        Outcome::Unusual { stream, unread } => {
+            // A connection that stays on the fast path needs no room for this.
+            Box::pin(through_hyper(worker, stream, arrival, unread)).await;
+        }
+    }
+}
+
+/// `held` was read from `stream` already.
+async fn through_hyper<S>(worker: Rc<Worker>, stream: S, arrival: Arrival, held: Vec<u8>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

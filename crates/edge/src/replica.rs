@@ -115,6 +115,11 @@ impl Replica {
         }
     }
 
+    /// Whether health checks found that it takes connections and answers nothing.
+    pub fn is_hanging(&self) -> bool {
+        self.ejected.load(Relaxed) == Fault::NoAnswer.encode()
+    }
+
     /// Resolves when health checks find that it takes connections and answers nothing.
     pub async fn hangs(&self) {
         self.hangs.notified().await;

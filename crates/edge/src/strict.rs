@@ -65,55 +65,155 @@ pub fn head_length(bytes: &[u8], seen: usize) -> Option<usize> {
     None
 }
 
+/// Where a part of a head lies in its bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Span {
+    start: u16,
+    end: u16,
+}
+
+impl Span {
+    pub fn of(self, bytes: &[u8]) -> &[u8] {
+        &bytes[usize::from(self.start)..usize::from(self.end)]
+    }
+}
+
+/// One line of a head: a field.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Line {
+    start: u16,
+    colon: u16,
+    /// The value without the white space around it.
+    value: Span,
+    /// Behind the line's end.
+    end: u16,
+}
+
+impl Line {
+    pub fn name(self, head: &[u8]) -> &[u8] {
+        &head[usize::from(self.start)..usize::from(self.colon)]
+    }
+
+    pub fn value(self, head: &[u8]) -> &[u8] {
+        self.value.of(head)
+    }
+
+    /// Where the whole line lies, its CRLF included.
+    pub fn place(self) -> std::ops::Range<usize> {
+        usize::from(self.start)..usize::from(self.end)
+    }
+}
+
+/// A request's head: checked, and where its parts lie in its bytes.
+#[derive(Debug)]
+pub struct Head {
+    /// With the empty line.
+    pub length: usize,
+    pub method: Span,
+    pub target: Span,
+    pub host: Span,
+    pub framing: Framing,
+    pub one_one: bool,
+    /// The target is a path, not a whole address and not `*`.
+    pub origin_form: bool,
+    /// Fields that ask for more than an answer.
+    pub upgrade: bool,
+    pub expect: bool,
+    /// There is a `Connection` field.
+    pub connection: bool,
+    lines: [Line; MAX_FIELDS],
+    count: usize,
+}
+
+impl Head {
+    pub fn lines(&self) -> &[Line] {
+        &self.lines[..self.count]
+    }
+}
+
 /// Checks a whole head, its empty line included.
 pub fn check(head: &[u8]) -> Result<Framing, Refusal> {
-    let lines = head.strip_suffix(b"\r\n\r\n").ok_or(Refusal::Malformed)?;
-    let mut lines = split_lines(lines);
-    let version = request_line(lines.next().unwrap_or_default())?;
-    let mut fields = Fields::default();
-    for (count, line) in lines.enumerate() {
-        if count >= MAX_FIELDS {
-            return Err(Refusal::HeadTooLarge);
-        }
-        fields.add(line)?;
+    match parse(head)? {
+        Some(parsed) if parsed.length == head.len() => Ok(parsed.framing),
+        _ => Err(Refusal::Malformed),
     }
-    fields.framing(&version)
 }
 
-/// Splits at CRLF; a carriage return or line feed elsewhere stays in a line and is refused there.
-fn split_lines(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut done = false;
-    std::iter::from_fn(move || {
-        if done {
-            return None;
+/// Reads the head at the start of `bytes` in one pass; `None` while it is incomplete and nothing is wrong yet.
+pub fn parse(bytes: &[u8]) -> Result<Option<Head>, Refusal> {
+    let bytes = &bytes[..bytes.len().min(MAX_HEAD)];
+    let Some(mut at) = line_end(bytes, 0)? else { return Ok(None) };
+    let line = request_line(&bytes[..at - 2])?;
+    let mut fields = Fields::default();
+    let mut lines = [Line::default(); MAX_FIELDS];
+    let mut count = 0;
+    loop {
+        let start = at;
+        match line_end(bytes, start)? {
+            None => return Ok(None),
+            Some(end) => at = end,
         }
-        let end = bytes.windows(2).position(|pair| pair == b"\r\n");
-        let line = &bytes[..end.unwrap_or(bytes.len())];
-        match end {
-            Some(end) => bytes = &bytes[end + 2..],
-            None => done = true,
+        if at - start == 2 {
+            break;
         }
-        Some(line)
-    })
+        let slot = lines.get_mut(count).ok_or(Refusal::HeadTooLarge)?;
+        *slot = fields.add(bytes, start, at)?;
+        count += 1;
+    }
+    let host = fields.host.ok_or(Refusal::Malformed)?;
+    let authority = line.authority.map(|authority| authority.of(bytes));
+    let framing = fields.framing(&line, host.of(bytes), authority)?;
+    Ok(Some(Head {
+        length: at,
+        method: line.method,
+        target: line.target,
+        host,
+        framing,
+        one_one: line.one_one,
+        origin_form: line.origin_form,
+        upgrade: fields.upgrade,
+        expect: fields.expect,
+        connection: fields.connection,
+        lines,
+        count,
+    }))
 }
 
-struct Version<'a> {
-    one_one: bool,
-    /// The authority of an absolute-form target.
-    authority: Option<&'a [u8]>,
-}
-
-fn request_line(line: &[u8]) -> Result<Version<'_>, Refusal> {
-    let mut parts = line.split(|b| *b == b' ');
-    let (Some(method), Some(target), Some(version), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
+/// Behind the CRLF of the line that begins at `start`; a line feed alone ends no line.
+fn line_end(bytes: &[u8], start: usize) -> Result<Option<usize>, Refusal> {
+    let Some(at) = memchr::memchr(b'\n', &bytes[start..]) else { return Ok(None) };
+    if at == 0 || bytes[start + at - 1] != b'\r' {
         return Err(Refusal::Malformed);
-    };
-    if method.is_empty() || !method.iter().all(|b| is_token(*b)) {
+    }
+    Ok(Some(start + at + 1))
+}
+
+/// No offset is beyond [`MAX_HEAD`].
+fn span(start: usize, end: usize) -> Span {
+    Span { start: start as u16, end: end as u16 }
+}
+
+struct RequestLine {
+    method: Span,
+    target: Span,
+    one_one: bool,
+    origin_form: bool,
+    /// The authority of an absolute-form target.
+    authority: Option<Span>,
+}
+
+fn request_line(line: &[u8]) -> Result<RequestLine, Refusal> {
+    let first = memchr::memchr(b' ', line).ok_or(Refusal::Malformed)?;
+    let last = memchr::memrchr(b' ', line).filter(|last| *last > first);
+    let last = last.ok_or(Refusal::Malformed)?;
+    let (method, target, version) = (&line[..first], &line[first + 1..last], &line[last + 1..]);
+    if method.is_empty() || !all(method, TOKEN) {
         return Err(Refusal::Malformed);
     }
     if method == REFUSED.as_bytes() || method == b"CONNECT" {
+        return Err(Refusal::Malformed);
+    }
+    if memchr::memchr(b' ', target).is_some() {
         return Err(Refusal::Malformed);
     }
     if target.len() > MAX_TARGET {
@@ -125,13 +225,19 @@ fn request_line(line: &[u8]) -> Result<Version<'_>, Refusal> {
         v if v.starts_with(b"HTTP/") && v.len() == 8 => return Err(Refusal::UnknownVersion),
         _ => return Err(Refusal::Malformed),
     };
-    Ok(Version { one_one, authority: request_target(method, target)? })
+    let authority = request_target(method, target)?;
+    Ok(RequestLine {
+        method: span(0, first),
+        target: span(first + 1, last),
+        one_one,
+        origin_form: target.starts_with(b"/"),
+        authority: authority.map(|(start, end)| span(first + 1 + start, first + 1 + end)),
+    })
 }
 
-/// Checks the target; the authority of an absolute one.
-fn request_target<'a>(method: &[u8], target: &'a [u8]) -> Result<Option<&'a [u8]>, Refusal> {
-    let allowed = |b: &u8| (0x21..0x7f).contains(b) && !b"#\\\"<>^`{|}".contains(b);
-    if !target.iter().all(allowed) {
+/// Checks the target; where the authority of an absolute one lies in it.
+fn request_target(method: &[u8], target: &[u8]) -> Result<Option<(usize, usize)>, Refusal> {
+    if !all(target, TARGET) {
         return Err(Refusal::Malformed);
     }
     if target == b"*" {
@@ -143,7 +249,7 @@ fn request_target<'a>(method: &[u8], target: &'a [u8]) -> Result<Option<&'a [u8]
             let scheme = target.get(..7).filter(|s| s.eq_ignore_ascii_case(b"http://"));
             let rest = scheme.map(|_| &target[7..]).ok_or(Refusal::Malformed)?;
             let end = rest.iter().position(|b| b"/?".contains(b)).unwrap_or(rest.len());
-            (Some(&rest[..end]), &rest[end..])
+            (Some((7, 7 + end)), &rest[end..])
         }
     };
     if ambiguous(path) { Err(Refusal::Malformed) } else { Ok(authority) }
@@ -160,30 +266,67 @@ pub fn check_path(method: &[u8], path: &[u8]) -> Result<(), Refusal> {
     request_target(method, path).map(|_| ())
 }
 
+/// Whether `value` can be the host of a request, with or without a port.
+pub fn is_host(value: &[u8]) -> bool {
+    (1..=255).contains(&value.len()) && all(value, HOST)
+}
+
 /// Whether a path can be read in two ways: `.` and `..` segments, in any spelling, and encoded control bytes.
 /// A server behind the edge that resolves them would answer for a path that the edge did not route.
 fn ambiguous(target: &[u8]) -> bool {
-    let path = target.split(|b| *b == b'?').next().unwrap_or_default();
-    let mut decoded = Vec::with_capacity(path.len());
+    let path = &target[..memchr::memchr(b'?', target).unwrap_or(target.len())];
+    // Most paths have neither.
+    if memchr::memchr2(b'%', b'.', path).is_none() {
+        return false;
+    }
+    let mut segment = Segment::default();
     let mut rest = path;
     while let Some((first, after)) = rest.split_first() {
-        if *first != b'%' {
-            decoded.push(*first);
-            rest = after;
-            continue;
+        let mut byte = *first;
+        rest = after;
+        if byte == b'%' {
+            let Some(decoded) = after.get(..2).and_then(hex_byte) else { return true };
+            if decoded < 0x20 || decoded == 0x7f {
+                return true;
+            }
+            byte = decoded;
+            rest = &after[2..];
         }
-        let Some(byte) = after.get(..2).and_then(hex_byte) else { return true };
-        if byte < 0x20 || byte == 0x7f {
-            return true;
+        // An encoded slash separates for some servers.
+        if matches!(byte, b'/' | b'\\') {
+            if segment.is_dots() {
+                return true;
+            }
+            segment = Segment::default();
+        } else {
+            segment.add(byte);
         }
-        decoded.push(byte);
-        rest = &after[2..];
     }
-    // A parameter (`..;x`) belongs to the segment for some servers, and an encoded slash separates for others.
-    decoded
-        .split(|b| matches!(b, b'/' | b'\\'))
-        .map(|segment| segment.split(|b| *b == b';').next().unwrap_or_default())
-        .any(|segment| segment == b"." || segment == b"..")
+    segment.is_dots()
+}
+
+/// One segment of a path, as far as it matters.
+#[derive(Default)]
+struct Segment {
+    dots: usize,
+    other: bool,
+    /// A parameter (`..;x`) belongs to the segment for some servers.
+    parameter: bool,
+}
+
+impl Segment {
+    fn add(&mut self, byte: u8) {
+        match byte {
+            _ if self.parameter => {}
+            b';' => self.parameter = true,
+            b'.' => self.dots += 1,
+            _ => self.other = true,
+        }
+    }
+
+    fn is_dots(&self) -> bool {
+        !self.other && (1..=2).contains(&self.dots)
+    }
 }
 
 pub fn hex_byte(digits: &[u8]) -> Option<u8> {
@@ -193,59 +336,94 @@ pub fn hex_byte(digits: &[u8]) -> Option<u8> {
 }
 
 #[derive(Default)]
-struct Fields<'a> {
-    host: Option<&'a [u8]>,
+struct Fields {
+    host: Option<Span>,
     length: Option<u64>,
     chunked: bool,
     upgrade: bool,
+    expect: bool,
+    connection: bool,
     connection_upgrade: bool,
 }
 
-impl<'a> Fields<'a> {
-    fn add(&mut self, line: &'a [u8]) -> Result<(), Refusal> {
-        let colon = line.iter().position(|b| *b == b':').ok_or(Refusal::Malformed)?;
-        let (name, value) = (&line[..colon], trim(&line[colon + 1..]));
-        let visible = |b: &u8| *b == b'\t' || (*b >= 0x20 && *b != 0x7f);
-        if name.is_empty() || !name.iter().all(|b| is_token(*b)) || !value.iter().all(visible) {
+impl Fields {
+    /// The line from `start` to `end`, its CRLF included.
+    fn add(&mut self, bytes: &[u8], start: usize, end: usize) -> Result<Line, Refusal> {
+        let line = &bytes[start..end - 2];
+        let colon = memchr::memchr(b':', line).ok_or(Refusal::Malformed)?;
+        let (mut from, mut to) = (colon + 1, line.len());
+        while from < to && is_blank(line[from]) {
+            from += 1;
+        }
+        while to > from && is_blank(line[to - 1]) {
+            to -= 1;
+        }
+        let (name, value) = (&line[..colon], &line[from..to]);
+        if name.is_empty() || !all(name, TOKEN) || !all(value, VISIBLE) {
             return Err(Refusal::Malformed);
         }
+        let value_span = span(start + from, start + to);
+        self.note(name, value, value_span)?;
+        Ok(Line {
+            start: start as u16,
+            colon: (start + colon) as u16,
+            value: value_span,
+            end: end as u16,
+        })
+    }
+
+    fn note(&mut self, name: &[u8], value: &[u8], place: Span) -> Result<(), Refusal> {
         let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
-        if is(b"host") {
-            let host = Some(value).filter(|value| is_host(value)).ok_or(Refusal::Malformed)?;
-            return once(&mut self.host, host);
-        }
-        if is(b"content-length") {
-            return once(&mut self.length, number(value)?);
-        }
-        if is(b"transfer-encoding") {
-            if !value.eq_ignore_ascii_case(b"chunked") {
-                return Err(Refusal::UnknownCoding);
+        match name.len() {
+            4 if is(b"host") => {
+                if !is_host(value) {
+                    return Err(Refusal::Malformed);
+                }
+                once(&mut self.host, place)?;
             }
-            return if std::mem::replace(&mut self.chunked, true) {
-                Err(Refusal::Malformed)
-            } else {
-                Ok(())
-            };
+            6 if is(b"expect") => self.expect = true,
+            7 if is(b"upgrade") => self.upgrade = true,
+            10 if is(b"connection") => {
+                self.connection = true;
+                self.connection_upgrade |=
+                    tokens(value).any(|t| t.eq_ignore_ascii_case(b"upgrade"));
+            }
+            14 if is(b"content-length") => once(&mut self.length, number(value)?)?,
+            17 if is(b"transfer-encoding") => {
+                if !value.eq_ignore_ascii_case(b"chunked") {
+                    return Err(Refusal::UnknownCoding);
+                }
+                if std::mem::replace(&mut self.chunked, true) {
+                    return Err(Refusal::Malformed);
+                }
+            }
+            _ => {}
         }
-        self.upgrade |= is(b"upgrade");
-        self.connection_upgrade |= is(b"connection")
-            && value.split(|b| *b == b',').any(|t| trim(t).eq_ignore_ascii_case(b"upgrade"));
         Ok(())
     }
 
-    fn framing(&self, version: &Version<'_>) -> Result<Framing, Refusal> {
-        let host = self.host.ok_or(Refusal::Malformed)?;
-        let other_host = version.authority.is_some_and(|a| !a.eq_ignore_ascii_case(host));
-        if other_host || (self.chunked && (self.length.is_some() || !version.one_one)) {
+    fn framing(
+        &self,
+        line: &RequestLine,
+        host: &[u8],
+        authority: Option<&[u8]>,
+    ) -> Result<Framing, Refusal> {
+        let other_host = authority.is_some_and(|a| !a.eq_ignore_ascii_case(host));
+        if other_host || (self.chunked && (self.length.is_some() || !line.one_one)) {
             return Err(Refusal::Malformed);
         }
         if self.chunked {
             return Ok(Framing::Chunked);
         }
         let length = self.length.unwrap_or(0);
-        let tunnel = self.upgrade && self.connection_upgrade && version.one_one && length == 0;
+        let tunnel = self.upgrade && self.connection_upgrade && line.one_one && length == 0;
         Ok(if tunnel { Framing::Tunnel } else { Framing::Length(length) })
     }
+}
+
+/// The comma-separated parts of a field's value.
+pub fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|b| *b == b',').map(<[u8]>::trim_ascii)
 }
 
 fn once<T>(into: &mut Option<T>, value: T) -> Result<(), Refusal> {
@@ -255,27 +433,63 @@ fn once<T>(into: &mut Option<T>, value: T) -> Result<(), Refusal> {
     }
 }
 
+/// The value of Content-Length: digits, and not more of them than fit.
 pub fn number(text: &[u8]) -> Result<u64, Refusal> {
-    let digits = (1..=18).contains(&text.len()) && text.iter().all(u8::is_ascii_digit);
-    let text = digits.then(|| std::str::from_utf8(text).ok()).flatten();
-    text.and_then(|text| text.parse().ok()).ok_or(Refusal::Malformed)
-}
-
-fn trim(mut text: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = text {
-        text = rest;
+    if !(1..=18).contains(&text.len()) || !text.iter().all(u8::is_ascii_digit) {
+        return Err(Refusal::Malformed);
     }
-    text
+    Ok(text.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
 }
 
-/// Whether `value` can be the host of a request, with or without a port.
-pub fn is_host(value: &[u8]) -> bool {
-    let allowed = |b: &u8| b.is_ascii_alphanumeric() || b".-_:[]".contains(b);
-    (1..=255).contains(&value.len()) && value.iter().all(allowed)
+fn is_blank(byte: u8) -> bool {
+    byte == b' ' || byte == b'\t'
 }
 
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+/// What a byte may be part of, a bit each.
+const TOKEN: u8 = 1;
+const TARGET: u8 = 2;
+const VISIBLE: u8 = 4;
+const HOST: u8 = 8;
+
+static CLASSES: [u8; 256] = classes();
+
+const fn classes() -> [u8; 256] {
+    let mut classes = [0; 256];
+    let mut at = 0;
+    while at < 256 {
+        let byte = at as u8;
+        let alphanumeric = byte.is_ascii_alphanumeric();
+        if alphanumeric || within(byte, b"!#$%&'*+-.^_`|~") {
+            classes[at] |= TOKEN;
+        }
+        if byte > 0x20 && byte < 0x7f && !within(byte, b"#\\\"<>^`{|}") {
+            classes[at] |= TARGET;
+        }
+        if byte == b'\t' || (byte >= 0x20 && byte != 0x7f) {
+            classes[at] |= VISIBLE;
+        }
+        if alphanumeric || within(byte, b".-_:[]") {
+            classes[at] |= HOST;
+        }
+        at += 1;
+    }
+    classes
+}
+
+const fn within(byte: u8, set: &[u8]) -> bool {
+    let mut at = 0;
+    while at < set.len() {
+        if set[at] == byte {
+            return true;
+        }
+        at += 1;
+    }
+    false
+}
+
+/// Whether every byte is of the class; looks at all of them, which is quicker than to stop early.
+fn all(bytes: &[u8], class: u8) -> bool {
+    bytes.iter().fold(class, |seen, byte| seen & CLASSES[usize::from(*byte)]) != 0
 }
 
 /// Follows the bytes of a chunked body to its end.
@@ -308,6 +522,15 @@ const MAX_CHUNK_LINE: usize = 256;
 const MAX_TRAILERS: usize = 8 * 1024;
 
 impl Chunks {
+    /// Between two chunks: here a body can be ended.
+    pub fn between(&self) -> bool {
+        self.state == ChunkState::SizeStart
+    }
+
+    pub fn ended(&self) -> bool {
+        self.state == ChunkState::End
+    }
+
     /// Takes bytes of the body; returns how many belong to it, and whether it ended there.
     pub fn advance(&mut self, bytes: &[u8]) -> Result<(usize, bool), Refusal> {
         let mut at = 0;

@@ -1,0 +1,224 @@
+//! One client connection on the fast path: reads a head, has it answered, and again.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use domain::route::Verb;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::buffers::{Buffer, held};
+use super::exchange::{Exchange, Request};
+use super::request;
+use super::timers::Alarm;
+use super::upload::Upload;
+use super::{Fast, Outcome};
+use crate::accept::Arrival;
+use crate::elsewhere;
+use crate::limits;
+use crate::live::{Route, Target, acquire_if, host_name};
+use crate::strict::{Framing, Head, MAX_HEAD, head_length, parse};
+use crate::worker::Worker;
+
+pub struct Connection<'a, S> {
+    pub worker: &'a Rc<Worker>,
+    arrival: &'a Arrival,
+    pub stream: S,
+    /// What the client sent and nobody has used yet.
+    pub input: Option<Buffer>,
+    pub alarm: Alarm,
+    /// How much of an incomplete head was looked at.
+    seen: usize,
+}
+
+/// What becomes of the connection after an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    Keep,
+    Close,
+    /// The client may still be sending: closing at once would reset the connection, and it might lose the answer.
+    Linger,
+}
+
+enum Heard {
+    Request(Request),
+    Unusual,
+    /// A head did not come to its end in time.
+    Late,
+    Closed,
+}
+
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 256 * 1024;
+
+impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
+    pub async fn open(worker: &'a Rc<Worker>, arrival: &'a Arrival, stream: S) -> Self {
+        let alarm = poll_fn(|cx| Poll::Ready(worker.fast.timers.alarm(cx))).await;
+        Self { worker, arrival, stream, input: None, alarm, seen: 0 }
+    }
+
+    pub fn fast(&self) -> &'a Fast {
+        &self.worker.fast
+    }
+
+    pub async fn serve(mut self) -> Outcome<S> {
+        loop {
+            self.alarm.set(self.worker.shared.limits.idle);
+            let after = match poll_fn(|cx| self.poll_request(cx)).await {
+                Heard::Request(request) => Exchange::new(&mut self, request).run().await,
+                Heard::Late => Exchange::too_slow(&mut self).await,
+                Heard::Closed => After::Close,
+                Heard::Unusual => {
+                    let unread = held(&self.input).to_vec();
+                    return Outcome::Unusual { stream: self.stream, unread };
+                }
+            };
+            match after {
+                After::Keep => {}
+                After::Close => break self.shutdown(false).await,
+                After::Linger => break self.shutdown(true).await,
+            }
+        }
+        Outcome::Closed
+    }
+
+    fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
+        loop {
+            self.skip_empty_lines();
+            if !held(&self.input).is_empty() {
+                if let Some(heard) = self.look() {
+                    return Poll::Ready(heard);
+                }
+            } else if self.fast().timers.stopping() {
+                return Poll::Ready(Heard::Closed);
+            }
+            match self.fast().buffers.poll_fill(&mut self.stream, &mut self.input, cx) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Heard::Closed),
+                Poll::Pending => break,
+            }
+        }
+        if !self.alarm.went_off() {
+            return Poll::Pending;
+        }
+        Poll::Ready(if held(&self.input).is_empty() { Heard::Closed } else { Heard::Late })
+    }
+
+    /// Before a request line some clients send an empty one (RFC 9112, 2.2).
+    fn skip_empty_lines(&mut self) {
+        while held(&self.input).starts_with(b"\r\n") {
+            self.worker.fast.buffers.consume(&mut self.input, 2);
+        }
+    }
+
+    /// Looks at a head, which may be incomplete.
+    fn look(&mut self) -> Option<Heard> {
+        let bytes = held(&self.input);
+        let too_large = || (bytes.len() >= MAX_HEAD).then_some(Heard::Unusual);
+        // One that comes byte by byte is not read over and over.
+        if self.seen > 0 && head_length(bytes, self.seen).is_none() {
+            self.seen = bytes.len();
+            return too_large();
+        }
+        match parse(bytes) {
+            Ok(Some(head)) => {
+                self.seen = 0;
+                Some(self.admit(&head).map_or(Heard::Unusual, Heard::Request))
+            }
+            Ok(None) => {
+                if self.seen == 0 {
+                    self.alarm.set(self.worker.shared.limits.head);
+                }
+                self.seen = bytes.len();
+                too_large()
+            }
+            Err(_) => Some(Heard::Unusual),
+        }
+    }
+
+    /// Takes a plain request on, with its head rewritten; `None` if it is for hyper.
+    fn admit(&mut self, head: &Head) -> Option<Request> {
+        let bytes = held(&self.input);
+        let (method, target) = (head.method.of(bytes), head.target.of(bytes));
+        let asks_for_more = head.upgrade || head.expect || method == b"TRACE";
+        if !head.one_one || !head.origin_form || asks_for_more {
+            return None;
+        }
+        let host = host_name(std::str::from_utf8(head.host.of(bytes)).ok()?);
+        let path = target.split(|b| *b == b'?').next().unwrap_or_default();
+        let path = std::str::from_utf8(path).ok()?;
+        let shared = &self.worker.shared;
+        if elsewhere::concerns(shared, self.arrival, &host, path) {
+            return None;
+        }
+        let fits = |route: &Route| fits(route, head.framing);
+        let acquired = acquire_if(&shared.live, self.worker.index, &host, path, fits);
+        let mut flight = acquired.ok()??;
+        flight.asked(Verb::of(method));
+        let mut out = self.fast().buffers.head();
+        let client = &self.arrival.client;
+        let written = request::write(head, bytes, client, &self.worker.ids, &mut out);
+        let is_head = method == b"HEAD";
+        let upload = Upload::new(head.framing, flight.route().max_body, shared.limits.idle);
+        let repeatable = (is_head || method == b"GET") && upload.received();
+        self.fast().buffers.consume(&mut self.input, head.length);
+        Some(Request {
+            head: out,
+            id: written.id,
+            is_head,
+            repeatable,
+            close: written.close,
+            upload,
+            flight: Some(flight),
+        })
+    }
+
+    /// Whether the client left, as far as can be seen. Reads ahead, but never more than one buffer.
+    pub fn poll_left(&mut self, cx: &mut Context<'_>) -> bool {
+        if !held(&self.input).is_empty() {
+            return false;
+        }
+        let polled = self.worker.fast.buffers.poll_fill(&mut self.stream, &mut self.input, cx);
+        matches!(polled, Poll::Ready(Ok(0) | Err(_)))
+    }
+
+    /// Ends the connection; the client has some time to end it too if it should `linger`.
+    async fn shutdown(&mut self, linger: bool) {
+        self.alarm.set(LINGER);
+        let buffers = &self.worker.fast.buffers;
+        buffers.drop(&mut self.input);
+        let mut left = LINGER_BYTES;
+        let mut closed = false;
+        let mut poll_end = |cx: &mut Context<'_>| {
+            if !closed {
+                // It ends one way or the other.
+                let _ = ready!(Pin::new(&mut self.stream).poll_shutdown(cx));
+                closed = true;
+            }
+            while linger && left > 0 {
+                match ready!(buffers.poll_fill(&mut self.stream, &mut self.input, cx)) {
+                    Ok(n @ 1..) => {
+                        buffers.consume(&mut self.input, n);
+                        left = left.saturating_sub(n);
+                    }
+                    Ok(0) | Err(_) => break,
+                }
+            }
+            Poll::Ready(())
+        };
+        let alarm = &self.alarm;
+        poll_fn(|cx| if alarm.went_off() { Poll::Ready(()) } else { poll_end(cx) }).await;
+    }
+}
+
+/// Whether the fast path answers requests of this framing to `route`.
+fn fits(route: &Route, framing: Framing) -> bool {
+    let size = match framing {
+        Framing::Length(length) => limits::fits(length, route.max_body),
+        Framing::Chunked => true,
+        Framing::Tunnel => false,
+    };
+    size && matches!(route.target, Target::Replicas(_))
+}
