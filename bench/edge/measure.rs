@@ -23,6 +23,8 @@ pub struct Effort {
     pub open_window: Duration,
     /// The constant rate, as a share of what nginx answered in a closed loop in the same scenario.
     pub share: f64,
+    /// The same with one client, whose requests wait for each other.
+    pub share_of_one: f64,
 }
 
 /// What one round of one proxy gave.
@@ -58,9 +60,6 @@ pub struct Measured {
     pub scenario: Scenario,
     pub peers: BTreeMap<Kind, Figures>,
 }
-
-/// Where the rate comes from when even nginx could not be measured.
-const SOME_RATE: f64 = 500.0;
 
 impl Figures {
     /// The median of a figure over the rounds.
@@ -172,11 +171,8 @@ async fn one(
     if closed.requests == 0 {
         return Err(Failed(format!("it answered nothing; {} errors", closed.errors)));
     }
-    let rate = *rate.get_or_insert(if per_second.is_finite() {
-        per_second * effort.share
-    } else {
-        SOME_RATE
-    });
+    let share = if scenario.clients == 1 { effort.share_of_one } else { effort.share };
+    let rate = *rate.get_or_insert(per_second * share);
     let open = plan(Pace::Rate(rate), effort.open_warm, effort.open_window);
     let told = generator::run(open, cpu_of(pid)).await?;
     Ok(Round {

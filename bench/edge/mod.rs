@@ -99,6 +99,7 @@ fn effort(quick: bool) -> Effort {
         open_warm: Duration::from_millis(200),
         open_window: Duration::from_millis(if quick { 800 } else { 1400 }),
         share: 0.5,
+        share_of_one: 0.25,
     }
 }
 

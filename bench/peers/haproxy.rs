@@ -1,10 +1,9 @@
 //! HAProxy of Debian: switched through its runtime API, without a reload.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use nix::sys::signal::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
@@ -38,8 +37,14 @@ impl HaproxyPeer {
         let mut command = Command::new(program("haproxy")?);
         // -W: a master, so that it can be reloaded; -db: in the foreground.
         command.arg("-W").arg("-db").arg("-f").arg(folder.join("haproxy.cfg"));
+        let master = folder.join("master.sock");
+        command.arg("-S").arg(&master);
         let mut process = Process::start("haproxy", command, folder.join("log"), ground)?;
         process.listens(http).await?;
+        // A master that does not yet listen to commands forgets a reload.
+        let ready =
+            async || ask(&master, "show proc").await.is_ok_and(|said| said.contains("worker"));
+        process.until("haproxy's master to take commands", ready).await?;
         Ok(Self { http, https, process, folder, values })
     }
 
@@ -56,25 +61,29 @@ impl HaproxyPeer {
         write_config(&self.folder, &self.values, backend)?;
         let master = self.process.pid();
         let before = processes_of(master);
-        self.process.signal(Signal::SIGUSR2)?;
+        // The answer is cut off: the master begins anew.
+        let _ = ask(&self.folder.join("master.sock"), "reload").await;
         let fresh = async || processes_of(master).iter().any(|pid| !before.contains(pid));
         self.process.until("haproxy to reload", fresh).await
     }
 
     /// A command of the runtime API, and its answer.
     pub async fn command(&self, line: &str) -> Outcome<String> {
-        let asking = || failing::<std::io::Error>("speaking to haproxy's runtime API");
-        let socket = self.folder.join("haproxy.sock");
-        let mut stream = UnixStream::connect(socket).await.map_err(asking())?;
-        stream.write_all(format!("{line}\n").as_bytes()).await.map_err(asking())?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.map_err(asking())?;
-        Ok(answer)
+        ask(&self.folder.join("haproxy.sock"), line).await
     }
 }
 
+async fn ask(socket: &Path, line: &str) -> Outcome<String> {
+    let asking = || failing::<std::io::Error>("speaking to haproxy");
+    let mut stream = UnixStream::connect(socket).await.map_err(asking())?;
+    stream.write_all(format!("{line}\n").as_bytes()).await.map_err(asking())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.map_err(asking())?;
+    Ok(answer)
+}
+
 fn write_config(
-    folder: &std::path::Path,
+    folder: &Path,
     values: &[(&'static str, String)],
     backend: SocketAddr,
 ) -> Outcome<()> {

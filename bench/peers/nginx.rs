@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 use super::ground::program;
 use super::{Ground, Outcome, Process, failing, free_address, processes_of, write_filled};
@@ -16,6 +17,7 @@ pub struct NginxPeer {
     pub https: SocketAddr,
     pub process: Process,
     folder: PathBuf,
+    workers: usize,
 }
 
 impl NginxPeer {
@@ -43,7 +45,9 @@ impl NginxPeer {
         command.arg("-c").arg(&config).arg("-p").arg(&folder);
         let mut process = Process::start("nginx", command, folder.join("log"), ground)?;
         process.listens(http).await?;
-        Ok(Self { http, https, process, folder })
+        let mut peer = Self { http, https, process, folder, workers: ground.workers };
+        peer.forked(&[peer.process.pid()]).await?;
+        Ok(peer)
     }
 
     /// Rewrites the upstream and reloads.
@@ -63,8 +67,16 @@ impl NginxPeer {
         let master = self.process.pid();
         let before = processes_of(master);
         self.process.signal(Signal::SIGHUP)?;
-        let fresh = async || processes_of(master).iter().any(|pid| !before.contains(pid));
-        self.process.until("nginx to reload", fresh).await
+        self.forked(&before).await
+    }
+
+    /// Waits for all workers that are not among `before`: the sockets listen before there are any.
+    async fn forked(&mut self, before: &[Pid]) -> Outcome<()> {
+        let (master, workers) = (self.process.pid(), self.workers);
+        let fresh = async || {
+            processes_of(master).iter().filter(|pid| !before.contains(pid)).count() >= workers
+        };
+        self.process.until("nginx to start its workers", fresh).await
     }
 }
 
