@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, Shutdown, recv, shutdown};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 /// One reader and one writer at a time.
@@ -20,9 +20,21 @@ impl Stream {
     pub fn poll_fill(&self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.0.poll_read_ready(cx))?;
-            match self.0.try_read(into) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                outcome => return Poll::Ready(outcome),
+            let mut short = None;
+            let read = self.0.try_io(Interest::READABLE, || {
+                let n = recv(self.0.as_raw_fd(), into, MsgFlags::empty())?;
+                if n == 0 || n == into.len() {
+                    return Ok(n);
+                }
+                // All there was: the next one who looks waits, instead of asking the kernel again. The end
+                // of the stream is remembered apart from that.
+                short = Some(n);
+                Err(io::ErrorKind::WouldBlock.into())
+            });
+            match (short, read) {
+                (Some(n), _) => return Poll::Ready(Ok(n)),
+                (None, Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
+                (None, outcome) => return Poll::Ready(outcome),
             }
         }
     }

@@ -1,6 +1,7 @@
 //! What the edge promises, run once on each way that a request can take.
 
 mod carrying;
+mod fast;
 mod facts;
 mod files;
 mod hostile;
