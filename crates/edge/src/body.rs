@@ -7,6 +7,8 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
+use domain::route::Reason;
+
 use crate::facts::Flight;
 use crate::files::FileBody;
 use crate::guard::Busy;
@@ -140,7 +142,7 @@ impl Body for Answer {
             Poll::Pending => {}
             Poll::Ready(Some(Err(_))) => {
                 if let Some(flight) = &mut this.flight {
-                    flight.broken();
+                    flight.broken(Reason::BrokenOff);
                 }
             }
             // Before the last bytes go out, so that no client can ask for facts that lack its own answer.

@@ -1,257 +1,191 @@
-//! Counters of one service in one slot: written by the workers, each its own set, summed when asked.
+//! What is counted about requests. Each worker writes numbers of its own, without locks; they are summed when
+//! the control socket is asked, and are never older than the last finished request.
+//!
+//! ```text
+//!   Service (FactsKey)  what a drain and the retry budget need
+//!    └ Series (prefix)  a route's numbers, per worker, made at the worker's first request there
+//!   Away                requests that reached no route
+//! ```
+//!
+//! There is one series per route of the table and one `Away` per environment: nothing that a client chooses
+//! makes a new one.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering, Ordering::Relaxed};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+mod away;
+mod counters;
+mod flight;
 
-use domain::route::{Facts, FactsKey};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering, Ordering::Relaxed, fence};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use domain::route::{Facts, FactsKey, RouteFacts};
+use nix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
 use tokio::time::Instant;
+
+pub use away::Away;
+use counters::Counters;
+pub use flight::{Flight, Meter, Upgraded};
 
 /// One service of one slot of one release, as long as anybody may still ask about it.
 pub struct Service {
     pub key: FactsKey,
-    counters: Box<[Counters]>,
+    marks: Box<[OnceLock<Box<Marks>>]>,
+    /// By prefix. Only the control thread takes this lock.
+    series: Mutex<BTreeMap<String, Arc<Series>>>,
     /// When its slot lost the traffic: the moment from which long-lived connections are closed.
     pub retired: watch::Sender<Option<Instant>>,
 }
 
-/// One worker's part. Only that worker writes, so relaxed additions never contend.
+/// The numbers of one route.
+pub struct Series {
+    pub prefix: String,
+    counters: Box<[OnceLock<Box<Counters>>]>,
+}
+
+/// What one worker notes about one service. Only that worker writes.
 #[repr(align(128))]
-struct Counters {
-    classes: [AtomicU64; 5],
-    unreachable: AtomicU64,
-    in_flight: AtomicI64,
-    upgraded: AtomicI64,
+struct Marks {
     last_request_ms: AtomicI64,
     /// Tokens for retries, refilled by requests.
     budget: AtomicI64,
     /// When some of the requests in flight began; 0 is a free cell.
     begun: [AtomicI64; BEGUN],
-    latency: [AtomicU64; BUCKETS],
 }
 
 const BEGUN: usize = 16;
-const SUB: u64 = 4;
-const OCTAVES: u64 = 19;
-const FIRST: u64 = 128;
-const BUCKETS: usize = (1 + OCTAVES * SUB + 1) as usize;
 const BUDGET_FULL: i64 = 1000;
 const RETRY_COST: i64 = 5;
 
-/// The bucket of `micros`: up to 128 µs, then four per doubling up to 67 s, then everything slower.
-fn bucket(micros: u64) -> usize {
-    if micros <= FIRST {
-        return 0;
-    }
-    let below = micros - 1;
-    let octave = u64::from((below / FIRST).ilog2());
-    if octave >= OCTAVES {
-        return BUCKETS - 1;
-    }
-    let base = FIRST << octave;
-    let sub = (below - base) * SUB / base;
-    (1 + octave * SUB + sub) as usize
-}
-
-/// The upper bound of a bucket, in microseconds.
-fn bound(bucket: usize) -> u64 {
-    if bucket == 0 {
-        return FIRST;
-    }
-    if bucket == BUCKETS - 1 {
-        return 3_600_000_000;
-    }
-    let (octave, sub) = ((bucket as u64 - 1) / SUB, (bucket as u64 - 1) % SUB);
-    let base = FIRST << octave;
-    base + base * (sub + 1) / SUB
-}
-
-/// Milliseconds since the Unix epoch.
-pub fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
-impl Counters {
-    fn new() -> Self {
+impl Default for Marks {
+    fn default() -> Self {
         Self {
-            classes: Default::default(),
-            unreachable: AtomicU64::new(0),
-            in_flight: AtomicI64::new(0),
-            upgraded: AtomicI64::new(0),
             last_request_ms: AtomicI64::new(0),
             budget: AtomicI64::new(BUDGET_FULL / 2),
             begun: Default::default(),
-            latency: std::array::from_fn(|_| AtomicU64::new(0)),
         }
     }
 }
 
+/// Milliseconds since the Unix epoch, by the kernel's coarse clock: some milliseconds late, and cheap.
+pub fn now_ms() -> i64 {
+    let now = clock_gettime(ClockId::CLOCK_REALTIME_COARSE);
+    now.map_or(0, |now| now.tv_sec() * 1000 + now.tv_nsec() / 1_000_000)
+}
+
+fn empty<T>(count: usize) -> Box<[OnceLock<T>]> {
+    (0..count).map(|_| OnceLock::new()).collect()
+}
+
 impl Service {
     pub fn new(key: FactsKey, workers: usize) -> Self {
-        let counters = (0..workers).map(|_| Counters::new()).collect();
-        Self { key, counters, retired: watch::Sender::new(None) }
+        let (marks, retired) = (empty(workers), watch::Sender::new(None));
+        Self { key, marks, series: Mutex::default(), retired }
     }
 
-    fn sum(&self, of: impl Fn(&Counters) -> i64) -> u64 {
-        let total: i64 = self.counters.iter().map(of).sum();
-        u64::try_from(total).unwrap_or(0)
+    fn all(&self) -> Vec<Arc<Series>> {
+        let series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        series.values().cloned().collect()
+    }
+
+    /// The numbers of its route at `prefix`.
+    pub fn series(&self, prefix: &str) -> Arc<Series> {
+        let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = series.get(prefix) {
+            return known.clone();
+        }
+        let (prefix, counters) = (prefix.to_owned(), empty(self.marks.len()));
+        let fresh = Arc::new(Series { prefix: prefix.clone(), counters });
+        series.insert(prefix, fresh.clone());
+        fresh
+    }
+
+    fn marks(&self, worker: usize) -> &Marks {
+        self.marks[worker].get_or_init(Box::default)
+    }
+
+    fn sum(&self, of: impl Fn(&Counters) -> u64) -> u64 {
+        // Pairs with the fence in `Flight::begin`.
+        fence(Ordering::SeqCst);
+        self.all().iter().flat_map(|series| series.used()).map(of).fold(0, u64::wrapping_add)
     }
 
     /// Requests being answered now. Together with the recheck in [`crate::live::acquire`], zero after a switch
     /// means that none will come any more.
     pub fn in_flight(&self) -> u64 {
-        self.sum(|c| c.in_flight.load(Ordering::SeqCst))
+        self.sum(|counters| counters.in_flight.load(Ordering::Acquire))
     }
 
+    /// Upgraded connections open now.
     pub fn upgraded(&self) -> u64 {
-        self.sum(|c| c.upgraded.load(Ordering::SeqCst))
+        self.sum(|counters| counters.upgraded.load(Ordering::Acquire))
+    }
+
+    /// Those of the requests being answered now that are event streams.
+    pub fn streams(&self) -> u64 {
+        self.sum(|counters| counters.streams.load(Ordering::Acquire))
     }
 
     /// When the oldest known request in flight began.
     pub fn oldest_ms(&self) -> Option<i64> {
-        let begun = self.counters.iter().flat_map(|c| c.begun.iter());
-        begun.map(|cell| cell.load(Relaxed)).filter(|ms| *ms > 0).min()
+        let marks = self.marks.iter().filter_map(OnceLock::get);
+        let begun = marks.flat_map(|marks| marks.begun.iter()).map(|cell| cell.load(Relaxed));
+        begun.filter(|ms| *ms > 0).min()
     }
 
-    /// The sum over all workers.
+    fn last_request_ms(&self) -> i64 {
+        let marks = self.marks.iter().filter_map(OnceLock::get);
+        marks.map(|marks| marks.last_request_ms.load(Relaxed)).max().unwrap_or(0)
+    }
+
+    /// Whether it ever had a request.
+    pub fn is_used(&self) -> bool {
+        self.marks.iter().any(|marks| marks.get().is_some())
+    }
+
+    /// The sum over all workers and routes.
     pub fn facts(&self) -> Facts {
-        let class = |i: usize| self.counters.iter().map(|c| c.classes[i].load(Relaxed)).sum();
-        let slot = |i: usize| self.counters.iter().map(|c| c.latency[i].load(Relaxed)).sum::<u64>();
-        let latency = (0..BUCKETS).map(|i| (bound(i), slot(i))).filter(|(_, count)| *count > 0);
-        let last = self.counters.iter().map(|c| c.last_request_ms.load(Relaxed)).max();
-        Facts {
-            classes: std::array::from_fn(class),
-            reasons: [(
-                domain::route::Reason::Connect,
-                self.counters.iter().map(|c| c.unreachable.load(Relaxed)).sum(),
-            )]
-            .into(),
-            in_flight: self.in_flight(),
-            upgraded: self.upgraded(),
-            latency: domain::sketch::Sketch::of(latency),
-            last_request_ms: last.unwrap_or(0),
-            ..Facts::default()
-        }
+        let mut sum = Facts { last_request_ms: self.last_request_ms(), ..Facts::default() };
+        self.all().iter().for_each(|series| sum.merge(&series.facts()));
+        sum
+    }
+
+    /// Each route that ever had a request, summed over all workers.
+    pub fn routes(&self) -> impl Iterator<Item = RouteFacts> + '_ {
+        let used = self.all().into_iter().filter(|series| series.used().next().is_some());
+        used.map(|series| RouteFacts {
+            key: self.key.clone(),
+            prefix: series.prefix.clone(),
+            facts: series.facts(),
+        })
     }
 
     /// Takes the price of one retry, if the budget allows it: a fifth of the requests may be retried.
     pub fn may_retry(&self, worker: usize) -> bool {
-        let budget = &self.counters[worker].budget;
-        if budget.load(Relaxed) < RETRY_COST {
+        let budget = &self.marks(worker).budget;
+        let left = budget.load(Relaxed);
+        if left < RETRY_COST {
             return false;
         }
-        budget.fetch_sub(RETRY_COST, Relaxed);
+        budget.store(left - RETRY_COST, Relaxed);
         true
     }
 }
 
-/// One request, from its head to the end of its answer. Dropping it ends it.
-pub struct Flight {
-    service: Arc<Service>,
-    worker: usize,
-    started: Instant,
-    cell: Option<usize>,
-    status: u16,
-    counted: bool,
-}
-
-impl Flight {
-    /// Marks a request as in flight; [`Flight::routed`] confirms it, dropping takes it back.
-    pub fn begin(service: Arc<Service>, worker: usize) -> Self {
-        service.counters[worker].in_flight.fetch_add(1, Ordering::SeqCst);
-        Self { service, worker, started: Instant::now(), cell: None, status: 0, counted: true }
+impl Series {
+    fn counters(&self, worker: usize) -> &Counters {
+        self.counters[worker].get_or_init(Box::default)
     }
 
-    /// The table still was the current one after the mark: the request goes to this slot.
-    pub fn routed(&mut self) {
-        let now = now_ms();
-        let counters = &self.service.counters[self.worker];
-        counters.last_request_ms.store(now, Relaxed);
-        if counters.budget.load(Relaxed) < BUDGET_FULL {
-            counters.budget.fetch_add(1, Relaxed);
-        }
-        self.cell = counters.begun.iter().position(|cell| cell.load(Relaxed) == 0);
-        if let Some(cell) = self.cell {
-            counters.begun[cell].store(now, Relaxed);
-        }
+    fn used(&self) -> impl Iterator<Item = &Counters> {
+        self.counters.iter().filter_map(OnceLock::get).map(Box::as_ref)
     }
 
-    pub fn service(&self) -> &Arc<Service> {
-        &self.service
-    }
-
-    pub fn worker(&self) -> usize {
-        self.worker
-    }
-
-    /// The answer's head is known; it is counted when its body ends.
-    pub fn answered(&mut self, status: u16) {
-        self.status = status;
-        self.counted = false;
-    }
-
-    /// The edge answered itself, because no replica could.
-    pub fn unreachable(&mut self, status: u16) {
-        self.answered(status);
-        self.service.counters[self.worker].unreachable.fetch_add(1, Relaxed);
-    }
-
-    /// The body broke off: the client did not get what the head promised.
-    pub fn broken(&mut self) {
-        if !self.counted {
-            self.status = 502;
-            self.count();
-        }
-    }
-
-    /// The answer is complete, or is a stream whose end says nothing: count it now, once.
-    pub fn count(&mut self) {
-        if std::mem::replace(&mut self.counted, true) {
-            return;
-        }
-        let counters = &self.service.counters[self.worker];
-        let class = usize::from(self.status / 100).clamp(1, 5) - 1;
-        counters.classes[class].fetch_add(1, Relaxed);
-        let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        counters.latency[bucket(micros)].fetch_add(1, Relaxed);
-    }
-
-    /// The connection left HTTP: no request in flight any more, an upgraded connection instead.
-    pub fn upgrade(self) -> Upgraded {
-        let (service, worker) = (self.service.clone(), self.worker);
-        service.counters[worker].upgraded.fetch_add(1, Ordering::SeqCst);
-        Upgraded { service, worker }
-    }
-}
-
-impl Drop for Flight {
-    fn drop(&mut self) {
-        self.count();
-        let counters = &self.service.counters[self.worker];
-        if let Some(cell) = self.cell {
-            counters.begun[cell].store(0, Relaxed);
-        }
-        counters.in_flight.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-/// One upgraded connection. Dropping it ends it.
-pub struct Upgraded {
-    service: Arc<Service>,
-    worker: usize,
-}
-
-impl Upgraded {
-    pub fn service(&self) -> &Service {
-        &self.service
-    }
-}
-
-impl Drop for Upgraded {
-    fn drop(&mut self) {
-        self.service.counters[self.worker].upgraded.fetch_sub(1, Ordering::SeqCst);
+    fn facts(&self) -> Facts {
+        let mut sum = Facts::default();
+        self.used().for_each(|counters| sum.merge(&counters.facts()));
+        sum
     }
 }
 
@@ -277,19 +211,4 @@ pub async fn ended(
         }
     }
     tokio::time::sleep(delay).await;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_latency_falls_into_the_bucket_whose_bounds_enclose_it() {
-        for micros in (0..2_000_000).step_by(37).chain([127, 128, 129, 160, 161, 60_000_000]) {
-            let at = bucket(micros);
-            assert!(micros <= bound(at), "{micros} is over {}", bound(at));
-            assert!(at == 0 || micros > bound(at - 1), "{micros} is under bucket {at}");
-        }
-        assert_eq!(bucket(u64::MAX), BUCKETS - 1);
-    }
 }

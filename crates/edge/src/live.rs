@@ -4,12 +4,12 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
 
 use arc_swap::ArcSwap;
-use domain::route::{Table, covers};
+use domain::route::{Reason, Table};
 
-use crate::facts::{Flight, Service};
+use crate::facts::{Away, Flight, Series, Service};
+use crate::prefixes::Prefixes;
 use crate::replica::Replica;
 
 /// One epoch, whole.
@@ -28,18 +28,23 @@ pub struct Host {
     pub preview: bool,
     /// Plain requests are sent to HTTPS.
     pub https: bool,
+    /// Counts the requests to it that reach no route.
+    pub away: Arc<Away>,
 }
 
-/// One slot's routes, the longest prefix first.
+/// One slot's routes.
 pub struct Slot {
-    pub routes: Vec<Arc<Route>>,
+    routes: Vec<Arc<Route>>,
+    prefixes: Prefixes,
 }
 
 pub struct Route {
     pub prefix: String,
     pub service: Arc<Service>,
+    /// The numbers of this route.
+    pub series: Arc<Series>,
     pub target: Target,
-    /// The largest request body in bytes that is let through; `None` is no limit.
+    /// The largest request body that is let through, in bytes.
     pub max_body: Option<u64>,
 }
 
@@ -68,9 +73,34 @@ pub enum NotRouted {
     NoRoute,
 }
 
+impl NotRouted {
+    /// What is counted, and with which status it is answered.
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::UnknownHost => Reason::UnknownHost,
+            Self::NoPreview => Reason::NoPreview,
+            Self::NotLive => Reason::NotLive,
+            Self::NoRoute => Reason::NoRoute,
+        }
+    }
+}
+
 impl Slot {
+    pub fn new(routes: Vec<Arc<Route>>) -> Self {
+        let prefixes = Prefixes::new(routes.iter().map(|route| route.prefix.as_str()));
+        Self { routes, prefixes }
+    }
+
+    /// The replicas of all its routes; one that is behind several comes several times.
+    pub fn replicas(&self) -> impl Iterator<Item = &Arc<Replica>> {
+        self.routes.iter().flat_map(|route| match &route.target {
+            Target::Replicas(replicas) => replicas.as_slice(),
+            Target::Files { .. } => &[],
+        })
+    }
+
     fn matching(&self, path: &str) -> Option<&Arc<Route>> {
-        self.routes.iter().find(|route| covers(&route.prefix, path))
+        self.routes.get(self.prefixes.longest(path)?)
     }
 }
 
@@ -98,11 +128,32 @@ pub fn acquire(
     loop {
         let table = live.load();
         let route = table.route(host, path)?;
-        let mut flight = Flight::begin(route.service.clone(), worker);
-        fence(Ordering::SeqCst);
+        let mut flight = Flight::begin(route.clone(), worker);
         if Arc::ptr_eq(&table, &live.load()) {
             flight.routed();
             return Ok(Acquired { flight, route: route.clone() });
+        }
+    }
+}
+
+/// The same for the requests to a route that `fits`; `None` where it does not, and nothing was marked.
+pub fn acquire_if(
+    live: &ArcSwap<Live>,
+    worker: usize,
+    host: &str,
+    path: &str,
+    fits: impl Fn(&Route) -> bool,
+) -> Result<Option<Flight>, NotRouted> {
+    loop {
+        let table = live.load();
+        let route = table.route(host, path)?;
+        if !fits(route) {
+            return Ok(None);
+        }
+        let mut flight = Flight::begin(route.clone(), worker);
+        if Arc::ptr_eq(&table, &live.load()) {
+            flight.routed();
+            return Ok(Some(flight));
         }
     }
 }

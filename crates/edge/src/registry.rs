@@ -5,15 +5,15 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use domain::route::{EnvironmentRoutes, FactsKey, Route as RouteSpec, SlotRoutes, Table};
 use domain::slot::Endpoint;
-use domain::{Color, EnvironmentName, ServiceName};
+use domain::{Color, EnvironmentName, ReleaseId, ServiceName};
 use tokio::time::Instant;
 
-use crate::facts::Service;
+use crate::facts::{Away, Service};
 use crate::live::{Host, Live, Route, Slot, Target, host_name};
 use crate::replica::Replica;
 
@@ -27,6 +27,7 @@ pub struct Registry {
     next_id: u64,
     services: HashMap<FactsKey, Arc<Service>>,
     replicas: HashMap<ReplicaKey, Arc<Replica>>,
+    away: HashMap<EnvironmentName, Arc<Away>>,
     /// Services that left the table, the oldest first.
     left: VecDeque<FactsKey>,
 }
@@ -38,6 +39,7 @@ impl Registry {
             next_id: 1,
             services: HashMap::new(),
             replicas: HashMap::new(),
+            away: HashMap::new(),
             left: VecDeque::new(),
         }
     }
@@ -47,23 +49,36 @@ impl Registry {
         self.services.values()
     }
 
+    /// Every counter of requests that reached no route.
+    pub fn away(&self) -> impl Iterator<Item = &Arc<Away>> {
+        self.away.values()
+    }
+
     /// Builds what requests use. Nothing is in force yet.
     pub fn compile(&mut self, table: &Table) -> Live {
         let mut live = Live { table: table.clone(), ..Live::default() };
+        let mut seen = HashSet::new();
         for (name, environment) in &table.environments {
-            let slots: HashMap<Color, Arc<Slot>> = environment
-                .slots
-                .iter()
-                .map(|(color, slot)| {
-                    let other = environment.slots.get(&color.other());
-                    (*color, self.slot(name, *color, slot, other, &mut live.replicas))
-                })
-                .collect();
-            let https = environment.https;
-            let host =
-                |color: Color, preview| Host { slot: slots.get(&color).cloned(), preview, https };
+            let mut slots = HashMap::new();
+            for (color, slot) in &environment.slots {
+                let other = environment.slots.get(&color.other()).map(folders).unwrap_or_default();
+                let compiled = self.slot(name, *color, slot, &other);
+                for replica in compiled.replicas().filter(|replica| seen.insert(replica.id)) {
+                    live.replicas.push(replica.clone());
+                }
+                slots.insert(*color, Arc::new(compiled));
+            }
+            let away = self.away_from(name);
+            let host = |color: Color, preview| Host {
+                slot: slots.get(&color).cloned(),
+                preview,
+                https: environment.https,
+                away: away.clone(),
+            };
             live.hosts.insert(key(&environment.preview_host), host(environment.live.other(), true));
-            live.hosts.insert(key(&environment.host), host(environment.live, false));
+            for name in [&environment.host].into_iter().chain(&environment.names) {
+                live.hosts.insert(key(name), host(environment.live, false));
+            }
         }
         live
     }
@@ -73,27 +88,28 @@ impl Registry {
         environment: &EnvironmentName,
         color: Color,
         slot: &SlotRoutes,
-        other: Option<&SlotRoutes>,
-        all: &mut Vec<Arc<Replica>>,
-    ) -> Arc<Slot> {
-        let mut routes: Vec<_> = slot
-            .routes
-            .iter()
-            .map(|route| {
-                let key = FactsKey {
-                    environment: environment.clone(),
-                    slot: color,
-                    release: slot.release.clone(),
-                    service: route.service.clone(),
-                };
-                let target = self.target(&key, route, other, all);
-                let service = self.service(key);
-                let max_body = route.max_body.map(|size| size.0);
-                Arc::new(Route { prefix: route.prefix.clone(), service, target, max_body })
-            })
-            .collect();
-        routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len()));
-        Arc::new(Slot { routes })
+        other: &HashMap<&ServiceName, &Path>,
+    ) -> Slot {
+        let routes = slot.routes.iter().map(|route| {
+            let key = FactsKey {
+                environment: environment.clone(),
+                slot: color,
+                release: slot.release.clone(),
+                service: route.service.clone(),
+            };
+            let target = self.target(&key, route, other);
+            let service = self.service(key);
+            let series = service.series(&route.prefix);
+            let max_body = route.max_body.map(|size| size.0);
+            Arc::new(Route { prefix: route.prefix.clone(), service, series, target, max_body })
+        });
+        Slot::new(routes.collect())
+    }
+
+    fn away_from(&mut self, environment: &EnvironmentName) -> Arc<Away> {
+        let workers = self.workers;
+        let fresh = || Arc::new(Away::new(Some(environment.clone()), workers));
+        self.away.entry(environment.clone()).or_insert_with(fresh).clone()
     }
 
     fn service(&mut self, key: FactsKey) -> Arc<Service> {
@@ -106,25 +122,19 @@ impl Registry {
         &mut self,
         key: &FactsKey,
         route: &RouteSpec,
-        other: Option<&SlotRoutes>,
-        all: &mut Vec<Arc<Replica>>,
+        other: &HashMap<&ServiceName, &Path>,
     ) -> Target {
         if let Some(folder) = files(&route.endpoints) {
-            let other = other.and_then(|slot| files_of(slot, &route.service));
-            return Target::Files { folder, other };
+            let other = other.get(&route.service).map(|folder| folder.to_path_buf());
+            return Target::Files { folder: folder.into(), other };
         }
         let addresses = route.endpoints.iter().filter_map(|endpoint| match endpoint {
             Endpoint::Http(address) => Some(*address),
             Endpoint::Files(_) => None,
         });
-        let replicas: Vec<_> =
-            addresses.map(|at| self.replica((key.clone(), at, route.health.clone()))).collect();
-        for replica in &replicas {
-            if !all.iter().any(|known| known.id == replica.id) {
-                all.push(replica.clone());
-            }
-        }
-        Target::Replicas(replicas)
+        let health = &route.health;
+        let replica = |at| self.replica((key.clone(), at, health.clone()));
+        Target::Replicas(addresses.map(replica).collect())
     }
 
     fn replica(&mut self, key: ReplicaKey) -> Arc<Replica> {
@@ -144,29 +154,33 @@ impl Registry {
             replica.set_gone(!stays);
             stays
         });
+        let (was, is) = (roles(before), roles(&after.table));
         for service in self.services.values() {
             let key = &service.key;
-            let was_live = role(before, key) == Some(true);
-            let due = match role(&after.table, key) {
+            let was_live = was.get(&names(key)) == Some(&true);
+            let due = match is.get(&names(key)) {
                 Some(true) => None,
                 Some(false) if !was_live && service.retired.borrow().is_none() => None,
                 _ => Some(deadline(before, &after.table, key)),
             };
             service.retired.send_if_modified(|retired| retire(retired, due));
         }
-        self.forget(&after.table);
+        self.forget(&after.table, &is);
     }
 
-    fn forget(&mut self, table: &Table) {
-        self.left.retain(|key| role(table, key).is_none());
-        let gone = self.services.keys().filter(|key| role(table, key).is_none());
-        let new: Vec<_> = gone.filter(|key| !self.left.contains(key)).cloned().collect();
+    fn forget(&mut self, table: &Table, roles: &HashMap<Names<'_>, bool>) {
+        let there = |key: &FactsKey| roles.contains_key(&names(key));
+        self.left.retain(|key| !there(key));
+        let known: HashSet<&FactsKey> = self.left.iter().collect();
+        let gone = self.services.keys().filter(|key| !there(key));
+        let new: Vec<_> = gone.filter(|key| !known.contains(key)).cloned().collect();
         self.left.extend(new);
         while self.left.len() > REMEMBERED {
             if let Some(key) = self.left.pop_front() {
                 self.services.remove(&key);
             }
         }
+        self.away.retain(|name, _| table.environments.contains_key(name));
     }
 }
 
@@ -183,24 +197,39 @@ fn key(host: &str) -> Box<str> {
     host_name(host).to_ascii_lowercase().into()
 }
 
-fn files(endpoints: &[Endpoint]) -> Option<PathBuf> {
+fn files(endpoints: &[Endpoint]) -> Option<&Path> {
     endpoints.iter().find_map(|endpoint| match endpoint {
-        Endpoint::Files(folder) => Some(folder.clone()),
+        Endpoint::Files(folder) => Some(folder.as_path()),
         Endpoint::Http(_) => None,
     })
 }
 
-fn files_of(slot: &SlotRoutes, service: &ServiceName) -> Option<PathBuf> {
-    let same = slot.routes.iter().filter(|route| route.service == *service);
-    same.filter_map(|route| files(&route.endpoints)).next()
+/// Where the files of a slot's services lie.
+fn folders(slot: &SlotRoutes) -> HashMap<&ServiceName, &Path> {
+    let of = |route| -> Option<(&ServiceName, &Path)> {
+        let route: &RouteSpec = route;
+        Some((&route.service, files(&route.endpoints)?))
+    };
+    slot.routes.iter().rev().filter_map(of).collect()
 }
 
-/// Whether a service is in the table, and if so whether it has the traffic.
-fn role(table: &Table, key: &FactsKey) -> Option<bool> {
-    let environment = table.environments.get(&key.environment)?;
-    let slot = environment.slots.get(&key.slot).filter(|slot| slot.release == key.release)?;
-    slot.routes.iter().find(|route| route.service == key.service)?;
-    Some(environment.live == key.slot)
+/// A [`FactsKey`] that lies in a table.
+type Names<'a> = (&'a EnvironmentName, Color, &'a ReleaseId, &'a ServiceName);
+
+fn names(key: &FactsKey) -> Names<'_> {
+    (&key.environment, key.slot, &key.release, &key.service)
+}
+
+/// The services in a table, and whether they have the traffic.
+fn roles(table: &Table) -> HashMap<Names<'_>, bool> {
+    let slots = table.environments.iter().flat_map(|(name, environment)| {
+        let slots = environment.slots.iter();
+        slots.map(move |(color, slot)| (name, *color, slot, environment.live == *color))
+    });
+    let services = slots.flat_map(|(name, color, slot, live)| {
+        slot.routes.iter().map(move |route| ((name, color, &slot.release, &route.service), live))
+    });
+    services.collect()
 }
 
 fn deadline(before: &Table, after: &Table, key: &FactsKey) -> Instant {
