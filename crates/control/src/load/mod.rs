@@ -12,6 +12,7 @@
 mod arrivals;
 mod connection;
 mod lane;
+mod lasting;
 mod report;
 mod tally;
 mod traffic;
@@ -24,6 +25,7 @@ use domain::units::Rate;
 use http::HeaderMap;
 use tokio_util::sync::CancellationToken;
 
+pub use lasting::{ClientKind, Incident, Lasting, LastingCounts, LastingLoad, LastingReport};
 pub use report::{FailedRequest, FailureKind, LoadReport, PathReport};
 pub use traffic::{Counters, Traffic};
 

@@ -27,13 +27,18 @@ pub(super) struct Tally {
 }
 
 /// Wall-clock times that never go back: one reading of the clock, and the time since then.
-struct Clock {
+pub(super) struct Clock {
     started: Instant,
     wall: Duration,
 }
 
 impl Clock {
-    fn at(&self, instant: Instant) -> Timestamp {
+    pub(super) fn start() -> Self {
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self { started: Instant::now(), wall }
+    }
+
+    pub(super) fn at(&self, instant: Instant) -> Timestamp {
         let wall = self.wall + instant.saturating_duration_since(self.started);
         Timestamp::from_millis(i64::try_from(wall.as_millis()).unwrap_or(i64::MAX))
     }
@@ -81,11 +86,10 @@ impl Tally {
             refused: 0,
             latency: histogram(2),
         };
-        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Self {
             host: load.target.host.clone(),
             rate: load.rate,
-            clock: Clock { started: Instant::now(), wall },
+            clock: Clock::start(),
             counts: Mutex::new(Counts {
                 sent: 0,
                 abandoned: 0,
