@@ -49,6 +49,14 @@ pub fn say_summary(summary: &Summary) {
         "{} requests, {} failed outside the bad release, slowest rollback {rollback}, {} processes left",
         summary.sent, summary.failed_outside_bad_release, summary.left_running
     ));
+    story::say(&format!(
+        "{} WebSockets and {} streams of events: {} polite closes, {} abnormal ones, {} failed opens",
+        summary.websockets,
+        summary.event_streams,
+        summary.polite_closes,
+        summary.abnormal_closes,
+        summary.failed_opens
+    ));
 }
 
 async fn interrupted() {

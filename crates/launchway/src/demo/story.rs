@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use control::load::{Counters, FailedRequest, Load, Target, Traffic};
+use control::load::{
+    Counters, FailedRequest, Incident, Lasting, LastingLoad, Load, Target, Traffic,
+};
 use control::observer::Observer;
 use domain::app::App;
 use domain::pipeline::{RunPhase, Stage as Pipeline};
@@ -15,6 +17,9 @@ use super::stage::{DemoError, Stage};
 use super::summary::{Step, Summary, Switched};
 
 const RATE: Rate = Rate(200.0);
+/// Visitors that look at the counter and at the ticker all the time.
+const WEBSOCKETS: usize = 20;
+const EVENT_STREAMS: usize = 10;
 /// For anything of the story: the first build fetches packages.
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -25,6 +30,7 @@ pub struct Story {
     stage: Stage,
     observer: Observer,
     traffic: Option<Traffic>,
+    lasting: Option<Lasting>,
     /// While the bad release had the traffic.
     bad: Option<(Timestamp, Timestamp)>,
     summary: Summary,
@@ -50,6 +56,7 @@ impl Story {
             stage,
             observer,
             traffic: None,
+            lasting: None,
             bad: None,
             summary: Summary::default(),
             step: None,
@@ -189,6 +196,10 @@ impl Story {
             self.summary.failed_in_bad_release = bad;
             self.summary.failed_outside_bad_release = report.failed().saturating_sub(bad);
         }
+        let incidents = self.count_lasting().await;
+        for incident in incidents.iter().take(20) {
+            say(&format!("a client that stays: {incident:?}"));
+        }
         self.observer.look().await?;
         self.summary.switches = switches(&self.observer.app);
         let slowest = self.rollbacks.iter().max();
@@ -206,8 +217,32 @@ impl Story {
         self.summary.ok = self.summary.steps.len() == 7
             && self.summary.steps.iter().all(|step| step.ok)
             && self.summary.failed_outside_bad_release == 0
+            && self.summary.abnormal_closes == 0
+            && self.summary.failed_opens == 0
             && self.summary.left_running == 0;
         Ok(self.summary)
+    }
+
+    /// Closes the clients that stayed and adds up what they saw; what they should not have seen.
+    async fn count_lasting(&mut self) -> Vec<Incident> {
+        let Some(lasting) = self.lasting.take() else { return Vec::new() };
+        let report = lasting.stop().await;
+        let mut incidents = report.incidents.clone();
+        incidents.retain(|incident| !self.excused_open(incident));
+        let failed_opens = incidents.iter().filter(|incident| incident.opening).count() as u64;
+        let summary = &mut self.summary;
+        (summary.websockets, summary.event_streams) = (WEBSOCKETS as u64, EVENT_STREAMS as u64);
+        (summary.polite_closes, summary.abnormal_closes) = (report.polite(), report.abnormal());
+        summary.failed_opens = failed_opens;
+        let counts = [("websockets", report.websockets), ("event_streams", report.event_streams)];
+        summary.lasting = counts.into();
+        incidents
+    }
+
+    /// The bad release answers some of the attempts to open a stream with 500; it breaks none that is open.
+    fn excused_open(&self, incident: &Incident) -> bool {
+        let bad = |(from, until)| incident.at >= from && incident.at <= until;
+        incident.opening && self.bad.is_some_and(bad)
     }
 
     /// It may have been the bad release that failed it.
@@ -275,7 +310,17 @@ impl Story {
             "/api/version".into(),
             "/api/teas?q=oolong".into(),
         ];
-        say(&format!("Traffic: {RATE} through the edge to production, from now on"));
+        say(&format!(
+            "Traffic: {RATE}, {WEBSOCKETS} WebSockets and {EVENT_STREAMS} streams of events through the \
+             edge to production, from now on"
+        ));
+        self.lasting = Some(Lasting::start(LastingLoad {
+            websockets: WEBSOCKETS,
+            websocket_path: "/api/live".into(),
+            event_streams: EVENT_STREAMS,
+            event_path: "/api/events".into(),
+            ..LastingLoad::new(load.target.clone())
+        }));
         self.traffic = Some(Traffic::start(load)?);
         Ok(())
     }

@@ -1,5 +1,8 @@
 //! What the demo saw, as written to `summary.json`.
 
+use std::collections::BTreeMap;
+
+use control::load::LastingCounts;
 use serde::Serialize;
 
 /// The whole story in numbers.
@@ -18,6 +21,18 @@ pub struct Summary {
     /// The longest way back to a warm slot, from the decision to the last request of the slot that
     /// was left, in milliseconds.
     pub rollback_ms: Option<u64>,
+    /// WebSockets that were open through the whole story.
+    pub websockets: u64,
+    /// Streams of events, likewise.
+    pub event_streams: u64,
+    /// Their connections that were closed in good order, to be opened again; what a switch may do.
+    pub polite_closes: u64,
+    /// Their connections that broke. None may.
+    pub abnormal_closes: u64,
+    /// Attempts to open one again that failed and that the bad release did not answer. None may.
+    pub failed_opens: u64,
+    /// The same in full, by kind of client: `websockets` and `event_streams`.
+    pub lasting: BTreeMap<&'static str, LastingCounts>,
     /// Processes that were still there after everything was taken down; none is looked for with `--stay`.
     pub left_running: usize,
     /// Why the story stopped before its end.
