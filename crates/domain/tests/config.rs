@@ -3,8 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use domain::config::{Project, Scan, ServiceKind, Source, inspect, read};
+use domain::config::{
+    CertificateSource, ChallengeKind, Project, Scan, ServiceKind, Source, inspect, read,
+};
 use domain::slot::{Launch, Probe};
+use domain::units::Size;
 use proptest::prelude::*;
 
 fn fixture(kind: &str, name: &str) -> (String, String) {
@@ -47,6 +50,8 @@ fn what_is_left_out_has_its_default() {
         (production.drain, production.keep),
         (Duration::from_secs(30), Duration::from_secs(1800))
     );
+    assert_eq!(production.spread, Duration::from_secs(5));
+    assert!(production.names.is_empty() && production.tls.is_none());
     assert!(production.approval.is_none() && production.bake.is_none());
 }
 
@@ -66,6 +71,52 @@ fn what_is_said_is_what_is_read() {
     let names: Vec<&str> = project.environments.iter().map(|e| e.name.as_str()).collect();
     assert_eq!(names, ["development", "staging", "production", "preview"]);
     assert_eq!(project.environments[1].variables, project.environments[3].variables);
+}
+
+#[test]
+fn the_edge_is_told_of_names_certificates_and_limits() {
+    let project = accepted("everything");
+    let environment = |name: &str| {
+        let found = project.environments.iter().find(|e| e.name.as_str() == name);
+        found.expect("it is there")
+    };
+    let production = environment("production");
+    let hosts: Vec<&str> = production.hosts().collect();
+    assert_eq!(hosts, ["shop.example.com", "www.example.com", "shop.example.org"]);
+    assert_eq!(production.spread, Duration::from_secs(20));
+    let acme =
+        |name| match environment(name).tls.as_ref().map(|tls| (&tls.certificate, tls.redirect)) {
+            Some((CertificateSource::Acme(acme), true)) => acme,
+            other => panic!("not from a CA: {other:?}"),
+        };
+    assert_eq!(acme("production").challenge, ChallengeKind::TlsAlpn01);
+    assert_eq!(acme("production").email.as_deref(), Some("ops@example.com"));
+    assert!(acme("production").directory.contains("letsencrypt.org"));
+    assert_eq!(acme("preview").challenge, ChallengeKind::Http01);
+    assert_eq!(acme("preview").directory, "https://ca.internal:9000/acme/dir");
+    let staging = environment("staging").tls.as_ref().expect("it has a certificate");
+    assert!(
+        matches!(&staging.certificate, CertificateSource::Files { key, .. } if key == "certificates/staging.key")
+    );
+    assert!(!staging.redirect);
+    assert_eq!(project.routes["/api"].max_body, Some(Size(10 << 20)));
+    assert_eq!(project.routes["/hooks/in"].max_body, None);
+}
+
+#[test]
+fn a_release_of_before_there_were_names_certificates_and_limits_is_still_read() {
+    let project = accepted("smallest");
+    let mut json = serde_json::to_value(&project).expect("written");
+    for environment in json["environments"].as_array_mut().expect("a list") {
+        let environment = environment.as_object_mut().expect("a mapping");
+        for key in ["names", "tls", "spread"] {
+            environment.remove(key).expect("it is written now");
+        }
+    }
+    for route in json["routes"].as_object_mut().expect("a mapping").values_mut() {
+        *route = route["service"].take();
+    }
+    assert_eq!(serde_json::from_value::<Project>(json).expect("read"), project);
 }
 
 #[test]

@@ -72,7 +72,8 @@ impl Registry {
             let host = |color: Color, preview| Host {
                 slot: slots.get(&color).cloned(),
                 preview,
-                https: environment.https,
+                // Checks before a switch ask it over plain HTTP, and no CA is asked for its name.
+                https: environment.https && !preview,
                 away: away.clone(),
             };
             live.hosts.insert(key(&environment.preview_host), host(environment.live.other(), true));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{App, EnvironmentState, SlotState};
 use crate::config::Project;
-use crate::route::{EnvironmentRoutes, Route, SlotRoutes, Table, close_spread};
+use crate::route::{EnvironmentRoutes, Route, SlotRoutes, Table};
 use crate::slot::Probe;
 use crate::{Color, EnvironmentName};
 
@@ -48,21 +48,21 @@ impl App {
             live,
             slots,
             drain_deadline: config.drain,
-            names: Vec::new(),
-            close_spread: close_spread(),
-            https: false,
+            names: config.names.clone(),
+            close_spread: config.spread,
+            https: config.tls.as_ref().is_some_and(|tls| tls.redirect),
         })
     }
 
     fn slot_routes(&self, slot: &SlotState) -> Option<SlotRoutes> {
         let project = self.projects.get(&slot.release)?;
-        let routes = project.routes.iter().filter_map(|(prefix, service)| {
+        let routes = project.routes.iter().filter_map(|(prefix, target)| {
             Some(Route {
                 prefix: prefix.clone(),
-                service: service.clone(),
-                endpoints: slot.endpoints.get(service)?.clone(),
-                health: health_path(project, service),
-                max_body: None,
+                service: target.service.clone(),
+                endpoints: slot.endpoints.get(&target.service)?.clone(),
+                health: health_path(project, &target.service),
+                max_body: target.max_body,
             })
         });
         Some(SlotRoutes { release: slot.release.clone(), routes: routes.collect() })

@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::compose;
 use super::file;
 use super::findings::Findings;
-use super::mistake::{Extent, Mistakes, did_you_mean, listed};
+use super::hosts;
+use super::mistake::{Mistakes, did_you_mean, listed};
 use super::paths::checked;
 use super::project::{
     Approval, BackingKind, Bake, EngineKind, Environment, Performance, Service, ServiceKind,
@@ -16,8 +17,9 @@ use super::reader::{At, Map};
 use super::services::MOST_REPLICAS;
 use super::steps::{Names, between, e2e, no_service, positive, variables};
 use super::template::{InterpolationError, Template};
+use super::tls;
 use super::yaml::Key;
-use crate::route::covers;
+use crate::route::{close_spread, covers};
 use crate::slot::Launch;
 use crate::units::{Factor, Span};
 use crate::{AppName, EnvironmentName, ServiceName};
@@ -52,7 +54,7 @@ pub(super) fn environments(
         read.extend(self::environment(key, environment, around, found));
     }
     values(&read, around, found);
-    hosts(&map.value, &read, &mut found.launchway);
+    hosts::distinct(&map.value, &read, &mut found.launchway);
     afters(&map.value, &mut found.launchway);
     in_order(read)
 }
@@ -72,14 +74,19 @@ fn environment(
         }
     };
     let host = match &file.host {
-        Some(host) => checked_host(host, &mut found.launchway),
+        Some(host) => hosts::checked(host, &mut found.launchway),
         None => format!("{name}.{}.localhost", around.app),
     };
     trigger(file, &mut found.launchway);
     let variables = variables(file.variables.as_ref(), &mut found.launchway);
+    let names: Vec<String> = further(file, &mut found.launchway);
+    let all = std::iter::once(host.as_str()).chain(names.iter().map(String::as_str));
+    let tls = file.tls.as_ref().and_then(|tls| tls::tls(tls, all, &mut found.launchway));
     let environment = Environment {
         engine: file.engine.unwrap_or(EngineKind::Process),
         host,
+        names,
+        tls,
         branch: file.branch.as_ref().map(|branch| branch.value.clone()),
         after: file
             .after
@@ -91,6 +98,7 @@ fn environment(
         replicas: replicas(file.replicas.as_ref(), around, &mut found.launchway),
         load: load(file.data.as_ref(), around, found),
         drain: file.drain.map_or(DRAIN, |span| span.0),
+        spread: file.spread.map_or(close_spread(), |span| span.0),
         keep: file.keep.map_or(KEEP, |span| span.0),
         variables,
         name,
@@ -99,18 +107,8 @@ fn environment(
     Some(environment)
 }
 
-fn checked_host(host: &At<String>, mistakes: &mut Mistakes<'_>) -> String {
-    let label = |label: &str| AppName::new(label).is_ok();
-    // The preview host puts `preview-` before the first label.
-    let fits =
-        host.value.split('.').next().is_some_and(|first| first.len() <= 63 - "preview-".len());
-    if host.value.len() > 253 || !host.value.split('.').all(label) || !fits {
-        let message = format!("`{}` is not a host name", host.value);
-        let help = "write the name alone, in lower case, without port or `https://`, like `shop.example.com`; \
-             its first part has at most 55 characters";
-        mistakes.add(host.extent, message, help);
-    }
-    host.value.clone()
+fn further(file: &file::Environment, mistakes: &mut Mistakes<'_>) -> Vec<String> {
+    file.names.iter().flatten().map(|name| hosts::checked(name, mistakes)).collect()
 }
 
 fn trigger(file: &file::Environment, mistakes: &mut Mistakes<'_>) {
@@ -359,35 +357,6 @@ fn value_of(variable: &str, environment: &Environment, around: &Around<'_>) -> O
     };
     let given = around.services.keys().any(address).then(|| "0".to_owned());
     environment.variables.get(variable).cloned().or(given)
-}
-
-/// Every host, preview hosts included, belongs to one environment.
-fn hosts(map: &Map<file::Environment>, read: &[Environment], mistakes: &mut Mistakes<'_>) {
-    let place = |name: &EnvironmentName| -> Extent {
-        let entry = map.iter().find(|(key, _)| key.text == name.as_str());
-        entry.map_or(Extent::default(), |(key, file)| {
-            file.host.as_ref().map_or(key.extent, |host| host.extent)
-        })
-    };
-    for (n, environment) in read.iter().enumerate() {
-        for (m, other) in read.iter().enumerate() {
-            if m < n && environment.host == other.host {
-                let message =
-                    format!("`{}` is the host of `{}` already", environment.host, other.name);
-                mistakes.add(
-                    place(&environment.name),
-                    message,
-                    "give each environment a host of its own",
-                );
-            }
-            if environment.host == other.preview_host() {
-                let message =
-                    format!("`{}` is kept for the idle slot of `{}`", environment.host, other.name);
-                let help = "choose another name: `preview-` before a host reaches the slot that is not live";
-                mistakes.add(place(&environment.name), message, help);
-            }
-        }
-    }
 }
 
 /// Every `after` names another environment, and following them ends.

@@ -5,10 +5,10 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::mistake::Mistakes;
-use super::project::{EngineKind, Severity};
+use super::project::{ChallengeKind, EngineKind, Severity};
 use super::reader::{At, FromNode, Loose, Map, Need, mapping, words};
 use super::yaml::{Node, Value};
-use crate::units::{Factor, Percent, Rate, Span};
+use crate::units::{Factor, Percent, Rate, Size, Span};
 use crate::{AppName, StepName};
 
 mapping! {
@@ -19,7 +19,7 @@ mapping! {
         /// What Compose cannot say about the services that are built here.
         "services" services: Option<Need<Map<Service>>>,
         /// Path prefix to the service that answers it. The longest matching prefix wins.
-        "routes" routes: Need<At<Map<At<String>>>>,
+        "routes" routes: Need<At<Map<Route>>>,
         /// The build pipeline.
         "build" build: Option<Build>,
         /// Where releases run.
@@ -28,6 +28,16 @@ mapping! {
     refuse {
         "objectives" => "remove it for now; thresholds of a rollout go into `verify` and `bake`",
         "business" => "remove it for now",
+    }
+}
+
+mapping! {
+    /// A route in full.
+    FullRoute, "a route" {
+        /// The service that answers.
+        "service" service: At<String>,
+        /// The largest request body that is let through, by default any.
+        "max_body" max_body: Option<Size>,
     }
 }
 
@@ -132,6 +142,10 @@ mapping! {
         "engine" engine: Option<EngineKind>,
         /// The host name it answers at, by default `<environment>.<app>.localhost`.
         "host" host: Option<At<String>>,
+        /// Further host names that answer the same.
+        "names" names: Option<Vec<At<String>>>,
+        /// HTTPS, and where its certificate comes from.
+        "tls" tls: Option<At<Tls>>,
         /// Every green build of this branch is deployed here by itself.
         "branch" branch: Option<At<String>>,
         /// A release comes here after it was good there.
@@ -152,11 +166,42 @@ mapping! {
         "variables" variables: Option<Map<Loose>>,
         /// How long WebSockets and streams may stay on the old slot, by default 30s.
         "drain" drain: Option<Span>,
+        /// Over how much time they are closed after that, so that not all come back at once, by default 5s.
+        "spread" spread: Option<Span>,
         /// How long the old slot stays warm for an instant rollback, by default 30m.
         "keep" keep: Option<Span>,
     }
     refuse {
         "zones" => "remove it for now: the process engine runs on one machine",
+    }
+}
+
+mapping! {
+    /// HTTPS: a certificate from files of the machine, or from a CA.
+    Tls, "`tls`" {
+        /// A PEM file with the certificate and its chain, from the project's folder; read by the server,
+        /// and again whenever it changes.
+        "certificate" certificate: Option<At<String>>,
+        /// The PEM file with its key.
+        "key" key: Option<At<String>>,
+        /// Certificates from a CA, obtained and renewed by themselves.
+        "acme" acme: Option<At<Acme>>,
+        /// Send plain HTTP to HTTPS, by default true.
+        "redirect" redirect: Option<bool>,
+    }
+}
+
+mapping! {
+    /// A CA that speaks ACME (RFC 8555).
+    Acme, "`acme`" {
+        /// Where the CA writes to when something is wrong with a certificate.
+        "email" email: Option<At<String>>,
+        /// The CA's directory, by default that of Let's Encrypt.
+        "directory" directory: Option<At<String>>,
+        /// How the CA sees that the names are ours, by default http-01.
+        "challenge" challenge: Option<ChallengeKind>,
+        /// A PEM file with the root by which a private CA's directory is known.
+        "trust" trust: Option<At<String>>,
     }
 }
 
@@ -250,8 +295,52 @@ words! {
         "rolling" => "write `strategy: blue-green`, or leave it out",
         "canary" => "write `strategy: blue-green`, or leave it out";
     Versus: "live" => Versus::Live;;
+    ChallengeKind: "http-01" => ChallengeKind::Http01, "tls-alpn-01" => ChallengeKind::TlsAlpn01;
+        "dns-01" => "write `challenge: http-01` or `challenge: tls-alpn-01`";
     Severity: "low" => Severity::Low, "medium" => Severity::Medium,
         "high" => Severity::High, "critical" => Severity::Critical;;
+}
+
+/// `/path: service`, or in full.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Route {
+    To(At<String>),
+    Full(FullRoute),
+}
+
+impl Route {
+    pub fn service(&self) -> &At<String> {
+        match self {
+            Self::To(service) => service,
+            Self::Full(route) => &route.service,
+        }
+    }
+
+    pub fn max_body(&self) -> Option<Size> {
+        match self {
+            Self::To(_) => None,
+            Self::Full(route) => route.max_body,
+        }
+    }
+}
+
+impl FromNode for Route {
+    fn read(node: &Node, mistakes: &mut Mistakes<'_>) -> Option<Self> {
+        match &node.value {
+            Value::Map(_) => FullRoute::read(node, mistakes).map(Self::Full),
+            _ => At::read(node, mistakes).map(Self::To),
+        }
+    }
+}
+
+impl JsonSchema for Route {
+    fn schema_name() -> Cow<'static, str> {
+        "Route".into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let full = generator.subschema_for::<FullRoute>();
+        json_schema!({ "anyOf": [{ "type": "string" }, full] })
+    }
 }
 
 /// `health: /path`, or in full.

@@ -10,6 +10,7 @@ mod compose;
 mod environments;
 mod file;
 mod findings;
+mod hosts;
 mod mistake;
 mod outline;
 mod paths;
@@ -19,6 +20,7 @@ mod schema;
 mod services;
 mod steps;
 mod template;
+mod tls;
 mod yaml;
 
 use std::collections::BTreeMap;
@@ -106,17 +108,18 @@ fn project(
 }
 
 fn routes(
-    map: &At<Map<At<String>>>,
+    map: &At<Map<file::Route>>,
     services: &Map<compose::Service>,
     names: Names<'_>,
     mistakes: &mut Mistakes<'_>,
-) -> BTreeMap<String, ServiceName> {
+) -> BTreeMap<String, Target> {
     if map.value.0.is_empty() {
         let help = "add one, like `routes: { /: frontend }`";
         mistakes.add(map.title, "no path is routed, so nothing would answer", help);
     }
     let mut routes = BTreeMap::new();
-    for (key, service) in map.value.iter() {
+    for (key, route) in map.value.iter() {
+        let service = route.service();
         if let Err((message, help)) = prefix(&key.text) {
             mistakes.add(key.extent, message, help);
         }
@@ -124,7 +127,8 @@ fn routes(
             mistakes.add(service.extent, message, help);
         }
         if let Ok(service) = ServiceName::new(service.value.as_str()) {
-            routes.insert(key.text.clone(), service);
+            let target = Target { service, max_body: route.max_body() };
+            routes.insert(key.text.clone(), target);
         }
     }
     routes

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::units::{Factor, Percent, Rate};
+use crate::route::close_spread;
+use crate::units::{Factor, Percent, Rate, Size};
 use crate::{AppName, EnvironmentName, ServiceName, StepName};
 
 /// A checked project. Serialised into the release, so that what was tested is what is deployed.
@@ -13,8 +14,8 @@ use crate::{AppName, EnvironmentName, ServiceName, StepName};
 pub struct Project {
     pub app: AppName,
     pub services: BTreeMap<ServiceName, Service>,
-    /// Path prefix to a service of ours.
-    pub routes: BTreeMap<String, ServiceName>,
+    /// Path prefix to what answers it.
+    pub routes: BTreeMap<String, Target>,
     pub build: Build,
     /// In the order of `after`: what others wait for comes first.
     pub environments: Vec<Environment>,
@@ -32,6 +33,33 @@ impl Project {
             ServiceKind::Built(built) => Some((name, service, &**built)),
             ServiceKind::Backing { .. } => None,
         })
+    }
+}
+
+/// Where a route leads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredTarget")]
+pub struct Target {
+    /// A service of ours.
+    pub service: ServiceName,
+    /// The largest request body that is let through; `None` is no limit.
+    pub max_body: Option<Size>,
+}
+
+/// Releases of before there were limits name the service alone.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum StoredTarget {
+    Service(ServiceName),
+    Full { service: ServiceName, max_body: Option<Size> },
+}
+
+impl From<StoredTarget> for Target {
+    fn from(stored: StoredTarget) -> Self {
+        match stored {
+            StoredTarget::Service(service) => Self { service, max_body: None },
+            StoredTarget::Full { service, max_body } => Self { service, max_body },
+        }
     }
 }
 
@@ -186,6 +214,11 @@ pub struct Environment {
     pub engine: EngineKind,
     /// Host name that the edge answers for, by default `<environment>.<app>.localhost`.
     pub host: String,
+    /// Further host names that answer the same.
+    #[serde(default)]
+    pub names: Vec<String>,
+    #[serde(default)]
+    pub tls: Option<Tls>,
     /// Every green build of this branch is deployed here by itself.
     pub branch: Option<String>,
     /// A release comes here after it was good there.
@@ -201,15 +234,69 @@ pub struct Environment {
     pub load: BTreeMap<ServiceName, String>,
     /// How long WebSockets and streams may stay on the old slot.
     pub drain: Duration,
+    /// Over how much time they are closed after that.
+    #[serde(default = "close_spread")]
+    pub spread: Duration,
     /// How long the old slot stays warm after a switch, for an instant rollback.
     pub keep: Duration,
 }
 
 impl Environment {
+    /// All names that answer with the live slot: the host first.
+    pub fn hosts(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.host).chain(&self.names).map(String::as_str)
+    }
+
     /// Answers with the slot that is not live. Reading makes sure that no environment has it as its host.
     pub fn preview_host(&self) -> String {
         format!("preview-{}", self.host)
     }
+}
+
+/// HTTPS of an environment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tls {
+    pub certificate: CertificateSource,
+    /// Plain HTTP is sent to HTTPS.
+    pub redirect: bool,
+}
+
+/// Where a certificate comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CertificateSource {
+    /// PEM files of the machine that the server runs on, absolute or from the project's folder. They are no
+    /// part of a commit.
+    Files {
+        certificate: String,
+        key: String,
+    },
+    Acme(Acme),
+}
+
+/// A CA that speaks ACME.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Acme {
+    pub email: Option<String>,
+    /// The URL of its directory.
+    pub directory: String,
+    pub challenge: ChallengeKind,
+    /// A PEM file with the root by which the directory is known, absolute or from the project's folder;
+    /// `None` for the roots of the machine.
+    pub trust: Option<String>,
+}
+
+/// How a CA sees that a name is ours.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
+pub enum ChallengeKind {
+    /// A file below `/.well-known/acme-challenge/` on port 80 (RFC 8555, section 8.3).
+    #[serde(rename = "http-01")]
+    Http01,
+    /// A TLS handshake on port 443 (RFC 8737).
+    #[serde(rename = "tls-alpn-01")]
+    TlsAlpn01,
 }
 
 /// What runs replicas.

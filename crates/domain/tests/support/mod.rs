@@ -63,6 +63,8 @@ fn environment(name: &str) -> Environment {
         name: environment_name(name),
         engine: EngineKind::Process,
         host: format!("{name}.tea.localhost"),
+        names: Vec::new(),
+        tls: None,
         branch: None,
         after: None,
         verify: Verify::default(),
@@ -72,6 +74,7 @@ fn environment(name: &str) -> Environment {
         variables: BTreeMap::new(),
         load: BTreeMap::new(),
         drain: Duration::from_secs(10),
+        spread: domain::route::close_spread(),
         keep: Duration::from_secs(600),
     }
 }
@@ -126,7 +129,10 @@ pub fn project() -> Arc<Project> {
     Arc::new(Project {
         app: domain::AppName::new("tea").unwrap(),
         services: BTreeMap::from([(service_name("web"), web())]),
-        routes: BTreeMap::from([("/".into(), service_name("web"))]),
+        routes: BTreeMap::from([(
+            "/".into(),
+            Target { service: service_name("web"), max_body: None },
+        )]),
         build: Build {
             analyze: vec![step("lint"), step("types"), step("style")],
             test: vec![step("unit")],

@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use domain::config::{
-    Build, Built, Environment, Note, Project, Scan, Service, ServiceKind, Severity, Step,
+    Build, Built, CertificateSource, ChallengeKind, Environment, Note, Project, Scan, Service,
+    ServiceKind, Severity, Step, Tls,
 };
 use domain::slot::{Launch, Probe};
 use domain::units::Span;
@@ -57,8 +58,9 @@ fn plan(project: &Project, notes: &[Note]) -> String {
         }
     }
     page.title("routes");
-    for (prefix, service) in &project.routes {
-        page.row(prefix, service.as_str());
+    for (prefix, target) in &project.routes {
+        let limit = target.max_body.map(|size| format!(", bodies of at most {size}"));
+        page.row(prefix, &format!("{}{}", target.service, limit.unwrap_or_default()));
     }
     build(&mut page, project);
     for environment in &project.environments {
@@ -168,6 +170,12 @@ fn environment(page: &mut Page, project: &Project, environment: &Environment) {
         "host",
         &format!("{}, the idle slot at {}", environment.host, environment.preview_host()),
     );
+    if !environment.names.is_empty() {
+        page.row("names", &format!("{} too", environment.names.join(", ")));
+    }
+    if let Some(tls) = &environment.tls {
+        page.row("tls", &secured(tls));
+    }
     page.row("begins", &begins(environment));
     page.row("replicas", &replicas(project, environment));
     for (service, file) in &environment.load {
@@ -179,6 +187,22 @@ fn environment(page: &mut Page, project: &Project, environment: &Environment) {
     }
     for (n, gate) in gates(project, environment).iter().enumerate() {
         page.row(if n == 0 { "then" } else { "" }, &format!("{}. {gate}", n + 1));
+    }
+}
+
+fn secured(tls: &Tls) -> String {
+    let redirect = if tls.redirect { "plain HTTP is sent there" } else { "plain HTTP stays" };
+    match &tls.certificate {
+        CertificateSource::Files { certificate, key } => {
+            format!("certificate {certificate} with key {key}; {redirect}")
+        }
+        CertificateSource::Acme(acme) => {
+            let challenge = match acme.challenge {
+                ChallengeKind::Http01 => "http-01",
+                ChallengeKind::TlsAlpn01 => "tls-alpn-01",
+            };
+            format!("certificate from {} by {challenge}; {redirect}", acme.directory)
+        }
     }
 }
 
@@ -219,8 +243,9 @@ fn gates(project: &Project, environment: &Environment) -> Vec<String> {
     }
     gates.extend(performance(environment));
     gates.push(format!(
-        "switch blue-green; streams stay on the old slot for at most {}",
-        Span(environment.drain)
+        "switch blue-green; streams stay on the old slot for at most {}, then are closed over {}",
+        Span(environment.drain),
+        Span(environment.spread)
     ));
     if let Some(bake) = &environment.bake {
         let slower =
