@@ -3,6 +3,9 @@
 //! hyper accepts and repairs heads that two servers can read in two ways (request smuggling). The edge
 //! refuses them: whatever it forwards has exactly one meaning.
 
+pub use crate::lines::MAX_FIELDS;
+use crate::lines::{HOST, Line, Next, Odd, Span, TARGET, TOKEN, all, line_end, next, span_of};
+
 /// How the bytes after the head are framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
@@ -29,8 +32,6 @@ pub const REFUSED: &str = "REFUSED";
 
 pub const MAX_HEAD: usize = 32 * 1024;
 const MAX_TARGET: usize = 8 * 1024;
-pub const MAX_FIELDS: usize = 100;
-
 impl Refusal {
     pub fn status(self) -> u16 {
         match self {
@@ -63,45 +64,6 @@ pub fn head_length(bytes: &[u8], seen: usize) -> Option<usize> {
         }
     }
     None
-}
-
-/// Where a part of a head lies in its bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Span {
-    start: u16,
-    end: u16,
-}
-
-impl Span {
-    pub fn of(self, bytes: &[u8]) -> &[u8] {
-        &bytes[usize::from(self.start)..usize::from(self.end)]
-    }
-}
-
-/// One line of a head: a field.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Line {
-    start: u16,
-    colon: u16,
-    /// The value without the white space around it.
-    value: Span,
-    /// Behind the line's end.
-    end: u16,
-}
-
-impl Line {
-    pub fn name(self, head: &[u8]) -> &[u8] {
-        &head[usize::from(self.start)..usize::from(self.colon)]
-    }
-
-    pub fn value(self, head: &[u8]) -> &[u8] {
-        self.value.of(head)
-    }
-
-    /// Where the whole line lies, its CRLF included.
-    pub fn place(self) -> std::ops::Range<usize> {
-        usize::from(self.start)..usize::from(self.end)
-    }
 }
 
 /// A request's head: checked, and where its parts lie in its bytes.
@@ -142,29 +104,27 @@ pub fn check(head: &[u8]) -> Result<Framing, Refusal> {
 /// Reads the head at the start of `bytes` in one pass; `None` while it is incomplete and nothing is wrong yet.
 pub fn parse(bytes: &[u8]) -> Result<Option<Head>, Refusal> {
     let bytes = &bytes[..bytes.len().min(MAX_HEAD)];
-    let Some(mut at) = line_end(bytes, 0)? else { return Ok(None) };
-    let line = request_line(&bytes[..at - 2])?;
+    let Some((stop, mut at)) = line_end(bytes, 0)? else { return Ok(None) };
+    let line = request_line(&bytes[..stop])?;
     let mut fields = Fields::default();
     let mut lines = [Line::default(); MAX_FIELDS];
     let mut count = 0;
-    loop {
-        let start = at;
-        match line_end(bytes, start)? {
-            None => return Ok(None),
-            Some(end) => at = end,
-        }
-        if at - start == 2 {
-            break;
-        }
-        let slot = lines.get_mut(count).ok_or(Refusal::HeadTooLarge)?;
-        *slot = fields.add(bytes, start, at)?;
+    let length = loop {
+        let field = match next(bytes, at)? {
+            Next::Field(field) => field,
+            Next::End(end) => break end,
+            Next::Incomplete => return Ok(None),
+        };
+        *lines.get_mut(count).ok_or(Refusal::HeadTooLarge)? = field;
+        fields.note(field, bytes)?;
+        at = field.place().end;
         count += 1;
-    }
+    };
     let host = fields.host.ok_or(Refusal::Malformed)?;
     let authority = line.authority.map(|authority| authority.of(bytes));
     let framing = fields.framing(&line, host.of(bytes), authority)?;
     Ok(Some(Head {
-        length: at,
+        length,
         method: line.method,
         target: line.target,
         host,
@@ -179,18 +139,10 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Head>, Refusal> {
     }))
 }
 
-/// Behind the CRLF of the line that begins at `start`; a line feed alone ends no line.
-fn line_end(bytes: &[u8], start: usize) -> Result<Option<usize>, Refusal> {
-    let Some(at) = memchr::memchr(b'\n', &bytes[start..]) else { return Ok(None) };
-    if at == 0 || bytes[start + at - 1] != b'\r' {
-        return Err(Refusal::Malformed);
+impl From<Odd> for Refusal {
+    fn from(_: Odd) -> Self {
+        Self::Malformed
     }
-    Ok(Some(start + at + 1))
-}
-
-/// No offset is beyond [`MAX_HEAD`].
-fn span(start: usize, end: usize) -> Span {
-    Span { start: start as u16, end: end as u16 }
 }
 
 struct RequestLine {
@@ -203,17 +155,12 @@ struct RequestLine {
 }
 
 fn request_line(line: &[u8]) -> Result<RequestLine, Refusal> {
-    let first = memchr::memchr(b' ', line).ok_or(Refusal::Malformed)?;
-    let last = memchr::memrchr(b' ', line).filter(|last| *last > first);
-    let last = last.ok_or(Refusal::Malformed)?;
-    let (method, target, version) = (&line[..first], &line[first + 1..last], &line[last + 1..]);
-    if method.is_empty() || !all(method, TOKEN) {
-        return Err(Refusal::Malformed);
-    }
-    if method == REFUSED.as_bytes() || method == b"CONNECT" {
-        return Err(Refusal::Malformed);
-    }
-    if memchr::memchr(b' ', target).is_some() {
+    let first = span_of(line, TOKEN);
+    let method = &line[..first];
+    let rest = line[first..].strip_prefix(b" ").ok_or(Refusal::Malformed)?;
+    let (target, version) = rest.split_at(span_of(rest, TARGET));
+    let version = version.strip_prefix(b" ").ok_or(Refusal::Malformed)?;
+    if method.is_empty() || method == REFUSED.as_bytes() || method == b"CONNECT" {
         return Err(Refusal::Malformed);
     }
     if target.len() > MAX_TARGET {
@@ -225,13 +172,14 @@ fn request_line(line: &[u8]) -> Result<RequestLine, Refusal> {
         v if v.starts_with(b"HTTP/") && v.len() == 8 => return Err(Refusal::UnknownVersion),
         _ => return Err(Refusal::Malformed),
     };
+    let begins = first + 1;
     let authority = request_target(method, target)?;
     Ok(RequestLine {
-        method: span(0, first),
-        target: span(first + 1, last),
+        method: Span::new(0, first),
+        target: Span::new(begins, begins + target.len()),
         one_one,
         origin_form: target.starts_with(b"/"),
-        authority: authority.map(|(start, end)| span(first + 1 + start, first + 1 + end)),
+        authority: authority.map(|(start, end)| Span::new(begins + start, begins + end)),
     })
 }
 
@@ -266,9 +214,32 @@ pub fn check_path(method: &[u8], path: &[u8]) -> Result<(), Refusal> {
     request_target(method, path).map(|_| ())
 }
 
-/// Whether `value` can be the host of a request, with or without a port.
+/// Whether `value` can be the host of a request: a name or an address, with or without one port.
 pub fn is_host(value: &[u8]) -> bool {
-    (1..=255).contains(&value.len()) && all(value, HOST)
+    if !(1..=255).contains(&value.len()) || !all(value, HOST) {
+        return false;
+    }
+    let address = value.starts_with(b"[");
+    let end = if address { memchr::memchr(b']', value).map(|at| at + 1) } else { None };
+    let end = end.or_else(|| memchr::memchr(b':', value)).unwrap_or(value.len());
+    let (name, port) = value.split_at(end);
+    let known = match address {
+        true => is_ipv6(name),
+        false => !name.is_empty() && memchr::memchr2(b'[', b']', name).is_none(),
+    };
+    known && (port.is_empty() || is_port(port))
+}
+
+fn is_ipv6(name: &[u8]) -> bool {
+    let inside = name.strip_prefix(b"[").and_then(|name| name.strip_suffix(b"]"));
+    let text = inside.and_then(|inside| std::str::from_utf8(inside).ok());
+    text.is_some_and(|text| text.parse::<std::net::Ipv6Addr>().is_ok())
+}
+
+/// The digits may be missing (RFC 3986, 3.2.3).
+fn is_port(port: &[u8]) -> bool {
+    let digits = port.strip_prefix(b":").filter(|digits| digits.len() <= 5);
+    digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_digit))
 }
 
 /// Whether a path can be read in two ways: `.` and `..` segments, in any spelling, and encoded control bytes.
@@ -280,18 +251,20 @@ fn ambiguous(target: &[u8]) -> bool {
         return false;
     }
     let mut segment = Segment::default();
+    let mut before = 0;
     let mut rest = path;
     while let Some((first, after)) = rest.split_first() {
         let mut byte = *first;
         rest = after;
         if byte == b'%' {
             let Some(decoded) = after.get(..2).and_then(hex_byte) else { return true };
-            if decoded < 0x20 || decoded == 0x7f {
+            if decoded < 0x20 || decoded == 0x7f || is_overlong(before, decoded) {
                 return true;
             }
             byte = decoded;
             rest = &after[2..];
         }
+        before = byte;
         // An encoded slash separates for some servers.
         if matches!(byte, b'/' | b'\\') {
             if segment.is_dots() {
@@ -303,6 +276,14 @@ fn ambiguous(target: &[u8]) -> bool {
         }
     }
     segment.is_dots()
+}
+
+/// Whether two bytes begin a character in more bytes than it needs: some decoders make `.` or `/` of it.
+fn is_overlong(first: u8, second: u8) -> bool {
+    matches!(
+        (first, second),
+        (0xc0 | 0xc1, 0x80..=0xbf) | (0xe0, 0x80..=0x9f) | (0xf0, 0x80..=0x8f)
+    )
 }
 
 /// One segment of a path, as far as it matters.
@@ -347,39 +328,15 @@ struct Fields {
 }
 
 impl Fields {
-    /// The line from `start` to `end`, its CRLF included.
-    fn add(&mut self, bytes: &[u8], start: usize, end: usize) -> Result<Line, Refusal> {
-        let line = &bytes[start..end - 2];
-        let colon = memchr::memchr(b':', line).ok_or(Refusal::Malformed)?;
-        let (mut from, mut to) = (colon + 1, line.len());
-        while from < to && is_blank(line[from]) {
-            from += 1;
-        }
-        while to > from && is_blank(line[to - 1]) {
-            to -= 1;
-        }
-        let (name, value) = (&line[..colon], &line[from..to]);
-        if name.is_empty() || !all(name, TOKEN) || !all(value, VISIBLE) {
-            return Err(Refusal::Malformed);
-        }
-        let value_span = span(start + from, start + to);
-        self.note(name, value, value_span)?;
-        Ok(Line {
-            start: start as u16,
-            colon: (start + colon) as u16,
-            value: value_span,
-            end: end as u16,
-        })
-    }
-
-    fn note(&mut self, name: &[u8], value: &[u8], place: Span) -> Result<(), Refusal> {
+    fn note(&mut self, line: Line, bytes: &[u8]) -> Result<(), Refusal> {
+        let (name, value) = (line.name(bytes), line.value(bytes));
         let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
         match name.len() {
             4 if is(b"host") => {
                 if !is_host(value) {
                     return Err(Refusal::Malformed);
                 }
-                once(&mut self.host, place)?;
+                once(&mut self.host, line.value_span())?;
             }
             6 if is(b"expect") => self.expect = true,
             7 if is(b"upgrade") => self.upgrade = true,
@@ -441,57 +398,6 @@ pub fn number(text: &[u8]) -> Result<u64, Refusal> {
     Ok(text.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
 }
 
-fn is_blank(byte: u8) -> bool {
-    byte == b' ' || byte == b'\t'
-}
-
-/// What a byte may be part of, a bit each.
-const TOKEN: u8 = 1;
-const TARGET: u8 = 2;
-const VISIBLE: u8 = 4;
-const HOST: u8 = 8;
-
-static CLASSES: [u8; 256] = classes();
-
-const fn classes() -> [u8; 256] {
-    let mut classes = [0; 256];
-    let mut at = 0;
-    while at < 256 {
-        let byte = at as u8;
-        let alphanumeric = byte.is_ascii_alphanumeric();
-        if alphanumeric || within(byte, b"!#$%&'*+-.^_`|~") {
-            classes[at] |= TOKEN;
-        }
-        if byte > 0x20 && byte < 0x7f && !within(byte, b"#\\\"<>^`{|}") {
-            classes[at] |= TARGET;
-        }
-        if byte == b'\t' || (byte >= 0x20 && byte != 0x7f) {
-            classes[at] |= VISIBLE;
-        }
-        if alphanumeric || within(byte, b".-_:[]") {
-            classes[at] |= HOST;
-        }
-        at += 1;
-    }
-    classes
-}
-
-const fn within(byte: u8, set: &[u8]) -> bool {
-    let mut at = 0;
-    while at < set.len() {
-        if set[at] == byte {
-            return true;
-        }
-        at += 1;
-    }
-    false
-}
-
-/// Whether every byte is of the class; looks at all of them, which is quicker than to stop early.
-fn all(bytes: &[u8], class: u8) -> bool {
-    bytes.iter().fold(class, |seen, byte| seen & CLASSES[usize::from(*byte)]) != 0
-}
-
 /// Follows the bytes of a chunked body to its end.
 #[derive(Debug, Default)]
 pub struct Chunks {
@@ -499,6 +405,8 @@ pub struct Chunks {
     /// Bytes of the current line, bounded.
     line: usize,
     trailers: usize,
+    /// Bytes in chunks so far.
+    data: u64,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -522,6 +430,11 @@ const MAX_CHUNK_LINE: usize = 256;
 const MAX_TRAILERS: usize = 8 * 1024;
 
 impl Chunks {
+    /// How many bytes of the body came, without what frames them.
+    pub fn data(&self) -> u64 {
+        self.data
+    }
+
     /// Between two chunks: here a body can be ended.
     pub fn between(&self) -> bool {
         self.state == ChunkState::SizeStart
@@ -538,6 +451,7 @@ impl Chunks {
             if let ChunkState::Data(left) = self.state {
                 let step = left.min((bytes.len() - at) as u64);
                 at += step as usize;
+                self.data = self.data.saturating_add(step);
                 self.state = match left - step {
                     0 => ChunkState::DataCr,
                     left => ChunkState::Data(left),
@@ -651,6 +565,8 @@ mod tests {
             "GET /a/..%2fb HTTP/1.1",
             "GET /a/..;x/b HTTP/1.1",
             "GET /a%00 HTTP/1.1",
+            "GET /a/%c0%ae%c0%ae/b HTTP/1.1",
+            "GET /a/%e0%80%af/b HTTP/1.1",
             "GET /a% HTTP/1.1",
             "GET http://other/ HTTP/1.1",
             "GET * HTTP/1.1",
@@ -666,6 +582,29 @@ mod tests {
         assert_eq!(head("GET / HTTP/1.1\nHost: a b"), Err(Refusal::Malformed));
         let chunked_one_zero = "POST / HTTP/1.0\nHost: tea\nTransfer-Encoding: chunked";
         assert_eq!(head(chunked_one_zero), Err(Refusal::Malformed));
+    }
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_with_at_most_one_port() {
+        for host in ["tea", "tea.example.:80", "tea:", "10.0.0.1:65535", "[::1]", "[::1]:80", "a_b"]
+        {
+            assert!(is_host(host.as_bytes()), "{host}");
+        }
+        for host in [
+            "",
+            ":80",
+            "tea:80:80",
+            "tea:evil",
+            "tea:123456",
+            "[::1",
+            "::1",
+            "[::1]x",
+            "[tea]",
+            "a[b]",
+            "a@b",
+        ] {
+            assert!(!is_host(host.as_bytes()), "{host}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::buffers::{Buffer, held};
 use super::exchange::{Exchange, Request};
+use super::log_line::log_line;
 use super::request;
 use super::timers::Alarm;
 use super::upload::Upload;
@@ -160,6 +161,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         let mut out = self.fast().buffers.head();
         let client = &self.arrival.client;
         let written = request::write(head, bytes, client, &self.worker.ids, &mut out);
+        if let Some(log) = &shared.access_log {
+            let id = &out[written.id.clone()];
+            flight.logged(log_line(log.clone(), head, bytes, client, &out, id));
+        }
         let is_head = method == b"HEAD";
         let upload = Upload::new(head.framing, flight.route().max_body, shared.limits.idle);
         let repeatable = (is_head || method == b"GET") && upload.received();

@@ -13,6 +13,7 @@ mod buffers;
 mod connection;
 mod dates;
 mod exchange;
+mod log_line;
 mod outbox;
 mod pages;
 mod request;

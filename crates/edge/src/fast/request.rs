@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use crate::headers::{Claims, Client, Rule, is_sane_id, is_trace, may_be_named};
 use crate::ids::Ids;
-use crate::strict::{Framing, Head, Line, tokens};
+use crate::lines::Line;
+use crate::strict::{Framing, Head, tokens};
 
 /// What the head says, besides what was written.
 pub struct Written {

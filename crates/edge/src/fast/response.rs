@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use httparse::{ParserConfig, Response};
 
 use crate::headers::{ends_in_answer, may_be_named};
+use crate::lines::{Line, MAX_FIELDS, Next, Odd, line_end, next};
 use crate::strict::{Chunks, number, tokens};
 
 /// How the body of an answer comes from the replica.
@@ -35,7 +36,8 @@ pub struct Answer {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Garbled;
 
-const MAX_FIELDS: usize = 100;
+/// Offsets in a head have 16 bits.
+const MAX_HEAD: usize = u16::MAX as usize;
 
 /// What the request says about its answer.
 #[derive(Clone, Copy)]
@@ -52,13 +54,23 @@ pub struct Asked<'a> {
 /// Reads the head at the start of `bytes`, and writes it into `into` as the client gets it; `None` while it is
 /// incomplete. A head that says 1xx is written too: the final one follows it.
 pub fn read(bytes: &[u8], asked: Asked<'_>, into: &mut Vec<u8>) -> Result<Option<Answer>, Garbled> {
+    let bytes = &bytes[..bytes.len().min(MAX_HEAD)];
+    if let Ok(head) = Head::read(bytes) {
+        return head.map(|head| head.answer(bytes, asked, into)).transpose();
+    }
+    // Replicas are forgiven what has one meaning all the same, a bare line feed for example.
+    let Some((length, text)) = lenient(bytes)? else { return Ok(None) };
+    let head = Head::read(&text).map_err(|Odd| Garbled)?.ok_or(Garbled)?;
+    let answer = head.answer(&text, asked, into)?;
+    Ok(Some(Answer { length, ..answer }))
+}
+
+/// A head as hyper would read it, written as it should be; and its own length.
+fn lenient(bytes: &[u8]) -> Result<Option<(usize, Vec<u8>)>, Garbled> {
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut response = Response::new(&mut []);
-    let parsed = ParserConfig::default().parse_response_with_uninit_headers(
-        &mut response,
-        bytes,
-        &mut fields,
-    );
+    let config = ParserConfig::default();
+    let parsed = config.parse_response_with_uninit_headers(&mut response, bytes, &mut fields);
     let length = match parsed {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => return Ok(None),
@@ -68,44 +80,12 @@ pub fn read(bytes: &[u8], asked: Asked<'_>, into: &mut Vec<u8>) -> Result<Option
         return Err(Garbled);
     };
     let reason = response.reason.unwrap_or_default();
-    let fields = &*response.headers;
-    let head = Fields::read(fields)?;
-    let interim = status < 200;
-    let body = head.body(status, minor, asked.head)?;
-    start(status, reason, into);
-    let length_says = !interim && status != 204;
-    for field in fields {
-        let name = field.name.as_bytes();
-        let ours = name.eq_ignore_ascii_case(b"x-request-id");
-        let framing = !length_says && name.eq_ignore_ascii_case(b"content-length");
-        let named = head.named && head.names(fields, name);
-        if !(ours || framing || named || ends_in_answer(name)) {
-            line(name, field.value, into);
-        }
+    let mut text = format!("HTTP/1.{minor} {status:03} {reason}\r\n").into_bytes();
+    for field in response.headers.iter() {
+        line(field.name.as_bytes(), field.value, &mut text);
     }
-    if !interim {
-        if matches!(body, Body::Chunked(_) | Body::UntilClose) {
-            into.extend_from_slice(b"transfer-encoding: chunked\r\n");
-        }
-        if !head.date {
-            (asked.date)(into);
-        }
-        if asked.close {
-            into.extend_from_slice(b"connection: close\r\n");
-        }
-    }
-    line(b"x-request-id", asked.id, into);
-    into.extend_from_slice(b"\r\n");
-    let keep = !head.close && (minor == 1 || head.keep_alive) && !matches!(body, Body::UntilClose);
-    Ok(Some(Answer { status, length, body, keep, events: head.events }))
-}
-
-fn start(status: u16, reason: &str, into: &mut Vec<u8>) {
-    let digit = |n: u16| b'0' + (n % 10) as u8;
-    into.extend_from_slice(b"HTTP/1.1 ");
-    into.extend_from_slice(&[digit(status / 100), digit(status / 10), digit(status), b' ']);
-    into.extend_from_slice(reason.as_bytes());
-    into.extend_from_slice(b"\r\n");
+    text.extend_from_slice(b"\r\n");
+    Ok(Some((length, text)))
 }
 
 fn line(name: &[u8], value: &[u8], into: &mut Vec<u8>) {
@@ -115,9 +95,14 @@ fn line(name: &[u8], value: &[u8], into: &mut Vec<u8>) {
     into.extend_from_slice(b"\r\n");
 }
 
-/// What the fields of an answer's head say.
-#[derive(Default)]
-struct Fields {
+/// A head, and what its fields say.
+struct Head {
+    status: u16,
+    minor: u8,
+    /// With the empty line.
+    end: usize,
+    lines: [Line; MAX_FIELDS],
+    count: usize,
     length: Option<u64>,
     chunked: bool,
     close: bool,
@@ -125,18 +110,46 @@ struct Fields {
     named: bool,
     date: bool,
     events: bool,
+    /// Its body could be read in two ways.
+    ambiguous: bool,
 }
 
-impl Fields {
-    fn read(fields: &[httparse::Header<'_>]) -> Result<Self, Garbled> {
-        let mut read = Self::default();
-        for field in fields {
-            read.note(field.name.as_bytes(), field.value)?;
+impl Head {
+    fn read(bytes: &[u8]) -> Result<Option<Self>, Odd> {
+        let Some((stop, end)) = line_end(bytes, 0)? else { return Ok(None) };
+        let (status, minor) = status_line(&bytes[..stop]).ok_or(Odd)?;
+        let mut head = Self {
+            status,
+            minor,
+            end,
+            lines: [Line::default(); MAX_FIELDS],
+            count: 0,
+            length: None,
+            chunked: false,
+            close: false,
+            keep_alive: false,
+            named: false,
+            date: false,
+            events: false,
+            ambiguous: false,
+        };
+        loop {
+            let line = match next(bytes, head.end)? {
+                Next::Field(line) => line,
+                Next::Incomplete => return Ok(None),
+                Next::End(end) => {
+                    head.end = end;
+                    return Ok(Some(head));
+                }
+            };
+            *head.lines.get_mut(head.count).ok_or(Odd)? = line;
+            head.count += 1;
+            head.end = line.place().end;
+            head.note(line.name(bytes), line.value(bytes));
         }
-        if read.chunked && read.length.is_some() { Err(Garbled) } else { Ok(read) }
     }
 
-    fn note(&mut self, name: &[u8], value: &[u8]) -> Result<(), Garbled> {
+    fn note(&mut self, name: &[u8], value: &[u8]) {
         let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
         match name.len() {
             4 if is(b"date") => self.date = true,
@@ -148,52 +161,128 @@ impl Fields {
                 }
             }
             12 if is(b"content-type") => {
-                self.events = value
-                    .get(..17)
-                    .is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream"));
+                let kind = value.get(..17);
+                self.events =
+                    kind.is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream"));
             }
             14 if is(b"content-length") => {
-                let length = number(value).map_err(|_| Garbled)?;
-                if self.length.replace(length).is_some() {
-                    return Err(Garbled);
-                }
+                let before = self.length;
+                self.length = number(value).ok();
+                self.ambiguous |= before.is_some() || self.length.is_none();
             }
             17 if is(b"transfer-encoding") => {
-                if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
-                    return Err(Garbled);
-                }
+                self.ambiguous |= self.chunked || !value.eq_ignore_ascii_case(b"chunked");
                 self.chunked = true;
             }
             _ => {}
         }
-        Ok(())
     }
 
-    fn body(&self, status: u16, minor: u8, head: bool) -> Result<Body, Garbled> {
-        // Nobody asked to leave HTTP, and HTTP/1.0 knows no chunks.
-        if status == 101 || (self.chunked && minor == 0) {
+    fn answer(
+        &self,
+        bytes: &[u8],
+        asked: Asked<'_>,
+        into: &mut Vec<u8>,
+    ) -> Result<Answer, Garbled> {
+        let body = self.body(asked.head)?;
+        let interim = self.status < 200;
+        into.extend_from_slice(b"HTTP/1.1");
+        // From here on what is kept between two lines that are not is copied at once.
+        let mut from = b"HTTP/1.1".len();
+        for line in &self.lines[..self.count] {
+            if self.ends(line.name(bytes), bytes) {
+                let place = line.place();
+                into.extend_from_slice(&bytes[from..place.start]);
+                from = place.end;
+            }
+        }
+        into.extend_from_slice(&bytes[from..self.end - 2]);
+        if !interim {
+            if matches!(body, Body::Chunked(_) | Body::UntilClose) {
+                into.extend_from_slice(b"transfer-encoding: chunked\r\n");
+            }
+            if !self.date {
+                (asked.date)(into);
+            }
+            if asked.close {
+                into.extend_from_slice(b"connection: close\r\n");
+            }
+        }
+        line(b"x-request-id", asked.id, into);
+        into.extend_from_slice(b"\r\n");
+        let stays = !self.close && (self.minor == 1 || self.keep_alive);
+        let keep = stays && !matches!(body, Body::UntilClose);
+        Ok(Answer { status: self.status, length: self.end, body, keep, events: self.events })
+    }
+
+    /// Whether a field goes no further.
+    fn ends(&self, name: &[u8], bytes: &[u8]) -> bool {
+        let says_nothing = self.status < 200 || self.status == 204;
+        ends_in_answer(name)
+            || name.eq_ignore_ascii_case(b"x-request-id")
+            || (says_nothing && name.eq_ignore_ascii_case(b"content-length"))
+            || (self.named && self.names(name, bytes))
+    }
+
+    /// Whether `Connection` names this field.
+    fn names(&self, name: &[u8], bytes: &[u8]) -> bool {
+        let of = |line: &&Line| line.name(bytes).eq_ignore_ascii_case(b"connection");
+        let lines = self.lines[..self.count].iter().filter(of);
+        let mut named = lines.flat_map(|line| tokens(line.value(bytes)));
+        may_be_named(name) && named.any(|token| token.eq_ignore_ascii_case(name))
+    }
+
+    fn body(&self, head: bool) -> Result<Body, Garbled> {
+        let both = self.chunked && (self.length.is_some() || self.minor == 0);
+        // Nobody asked to leave HTTP.
+        if self.ambiguous || both || self.status == 101 {
             return Err(Garbled);
         }
         Ok(match self.length {
-            _ if head || status < 200 || status == 204 || status == 304 => Body::Done,
+            _ if head || self.status < 200 || self.status == 204 || self.status == 304 => {
+                Body::Done
+            }
             _ if self.chunked => Body::Chunked(Chunks::default()),
             Some(0) => Body::Done,
             Some(length) => Body::Length(length),
             None => Body::UntilClose,
         })
     }
+}
 
-    /// Whether `Connection` names this field.
-    fn names(&self, fields: &[httparse::Header<'_>], name: &[u8]) -> bool {
-        let of = |field: &&httparse::Header<'_>| field.name.eq_ignore_ascii_case("connection");
-        let mut named = fields.iter().filter(of).flat_map(|field| tokens(field.value));
-        may_be_named(name) && named.any(|token| token.eq_ignore_ascii_case(name))
+/// `HTTP/1.1 200 OK`, or without the reason.
+fn status_line(line: &[u8]) -> Option<(u16, u8)> {
+    let (version, rest) = line.split_first_chunk::<9>()?;
+    let minor = match version {
+        b"HTTP/1.1 " => 1,
+        b"HTTP/1.0 " => 0,
+        _ => return None,
+    };
+    let (code, rest) = rest.split_first_chunk::<3>()?;
+    if !(rest.is_empty() || rest.starts_with(b" ")) || !code.iter().all(u8::is_ascii_digit) {
+        return None;
     }
+    let status = code.iter().fold(0, |code, digit| code * 10 + u16::from(digit - b'0'));
+    (status >= 100).then_some((status, minor))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_head_with_bare_line_feeds_is_written_anew() {
+        let date = |_: &mut Vec<u8>| {};
+        let asked = Asked { id: b"7", head: false, close: false, date: &date };
+        let bytes = b"HTTP/1.1 200 OK\nContent-Length: 2\nX-A:b\n\nok";
+        let mut out = Vec::new();
+        let answer = read(bytes, asked, &mut out).unwrap().unwrap();
+        assert_eq!(answer.length, bytes.len() - 2);
+        let expected = "HTTP/1.1 200 OK\nContent-Length: 2\nX-A: b\nx-request-id: 7\n\n";
+        assert_eq!(out, expected.replace('\n', "\r\n").as_bytes());
+        assert!(read(&bytes[..20], asked, &mut out).unwrap().is_none());
+        assert!(read(b"SSH-2.0-x\r\n\r\n", asked, &mut out).is_err());
+    }
 
     fn answer(head: &str, is_head: bool) -> Result<(Answer, String), Garbled> {
         let bytes = head.replace('\n', "\r\n") + "\r\n";
@@ -243,6 +332,7 @@ mod tests {
         let (read, out) = answer("HTTP/1.0 200 OK\n", false).unwrap();
         assert!(matches!(read.body, Body::UntilClose) && !read.keep);
         assert!(out.contains("transfer-encoding: chunked\r\ndate: now\r\n"), "{out}");
+        assert!(out.starts_with("HTTP/1.1 200 OK\r\n"), "{out}");
         let (read, _) =
             answer("HTTP/1.0 200 OK\nConnection: keep-alive\nContent-Length: 0\n", false).unwrap();
         assert!(matches!(read.body, Body::Done) && read.keep);

@@ -85,15 +85,20 @@ impl Upload {
     /// how many of them are of the body.
     pub fn follow(&mut self, buffer: &[u8], waited: Duration) -> Result<usize, Fault> {
         let bytes = &buffer[self.ready..];
-        let taken = match &mut self.rest {
+        // What frames the chunks is no part of the body, as a limit of its size means it.
+        let (taken, data) = match &mut self.rest {
             Rest::Length(left) => {
                 let taken = (*left).min(bytes.len() as u64);
                 *left -= taken;
-                taken as usize
+                (taken as usize, taken)
             }
-            Rest::Chunked(chunks) => chunks.advance(bytes).map_err(|_| Fault::Odd)?.0,
+            Rest::Chunked(chunks) => {
+                let before = chunks.data();
+                let (taken, _) = chunks.advance(bytes).map_err(|_| Fault::Odd)?;
+                (taken, chunks.data() - before)
+            }
         };
-        self.meter.came(taken as u64, waited).map_err(Fault::Cut)?;
+        self.meter.came(data, waited).map_err(Fault::Cut)?;
         self.ready += taken;
         Ok(taken)
     }

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::sync::Arc;
 use std::task::{Context, Waker};
@@ -15,7 +16,7 @@ use crate::replica::{Fault, Load, Replica};
 use crate::stream::quiet;
 
 pub struct Upstreams {
-    kept: RefCell<HashMap<u64, Kept>>,
+    kept: RefCell<HashMap<u64, Kept, BuildHasherDefault<Spread>>>,
     connect: Duration,
     /// Milliseconds.
     keep: u64,
@@ -109,6 +110,26 @@ impl Upstream {
     /// Whether the connection carried a request before this one.
     pub fn reused(&self) -> bool {
         self.reused
+    }
+}
+
+/// Spreads numbers that we gave ourselves and that no client chooses.
+#[derive(Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = (self.0 ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
