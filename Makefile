@@ -1,7 +1,7 @@
 # What a person types here. `make` alone lists it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-rust test-teahouse test-crash bench bench-pipeline bench-edge lint
+.PHONY: help setup demo test test-rust test-teahouse test-crash test-edge-cost bench bench-pipeline bench-edge lint
 # One after the other: the targets share a build folder.
 .NOTPARALLEL:
 
@@ -22,7 +22,7 @@ demo: setup ## From a commit to production and back, with the example shop (DEMO
 	@mkdir -p target/demo
 	$(BUILT)/release/launchway demo --source examples/teahouse --summary target/demo/summary.json $(DEMO_ARGS)
 
-test: setup lint test-teahouse test-rust test-crash ## Everything: lint, the shop's own tests, all Rust tests, a crash at every event
+test: setup lint test-teahouse test-rust test-crash test-edge-cost ## Everything: lint, the shop's own tests, all Rust tests, a crash at every event, what a request costs
 
 test-rust: ## All Rust tests
 	@echo '== test-rust: the tests of every crate, with real PostgreSQL and Redis servers where they are needed'
@@ -35,6 +35,10 @@ test-teahouse: ## Lint, unit tests and build of the example shop
 test-crash: setup ## Kill the server after each event of a deploy, and see that it always ends well
 	@echo '== test-crash: a full deploy, once for each of its events, with the server killed after that event'
 	cargo test --locked -p launchway --features crash-points --test crash -- --nocapture
+
+test-edge-cost: setup ## Instructions and allocations per request through the edge, against a ceiling
+	@echo '== test-edge-cost: what one request costs the edge, counted by valgrind'
+	dev/edge-cost
 
 lint: ## Formatting, clippy, and what may be in the dependency tree
 	@echo '== lint: cargo fmt, clippy, cargo-deny'
