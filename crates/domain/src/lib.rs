@@ -3,6 +3,7 @@
 //! Time comes in as a [`Timestamp`]; effects go out as values. Everything here can be replayed.
 
 pub mod app;
+pub mod certificate;
 pub mod config;
 pub mod id;
 pub mod judge;

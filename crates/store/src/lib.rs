@@ -1,8 +1,11 @@
 //! Remembers. The event log in SQLite: append only, one writer, on disk before it is acknowledged.
+//! Beside it, in the same file: certificates and accounts at CAs.
 
+mod certificates;
 mod lock;
 mod log;
 
+pub use certificates::{AcmeAccount, StoredCertificate};
 pub use lock::Lock;
 pub use log::{Entry, Store};
 

@@ -123,7 +123,11 @@ impl Store {
         Ok(Entry { seq, at: Timestamp::from_millis(row.get(1)), event })
     }
 
-    fn sql(&self, doing: &'static str, source: sqlx::Error) -> StoreError {
+    pub(crate) fn pool(&self) -> &SqlitePool {
+        &self.pool
+    }
+
+    pub(crate) fn sql(&self, doing: &'static str, source: sqlx::Error) -> StoreError {
         StoreError::Sql { doing, path: self.path.clone(), source }
     }
 }

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::{App, EnvironmentState, SlotState};
-use crate::config::Project;
+use crate::config::{Environment, Project};
 use crate::route::{EnvironmentRoutes, Route, SlotRoutes, Table};
 use crate::slot::Probe;
-use crate::{Color, EnvironmentName};
+use crate::{Color, EnvironmentName, ReleaseId};
 
 impl App {
     /// Gives the table a new epoch if what it has to say changed. Says whether it did.
@@ -34,11 +34,7 @@ impl App {
             .filter(|(_, slot)| !slot.leaving)
             .filter_map(|(color, slot)| Some((*color, self.slot_routes(slot)?)))
             .collect();
-        // Before anything is live, the candidate is reached by its preview host only.
-        let shown = state.live.filter(|live| slots.contains_key(live));
-        let (first, routes) = slots.first_key_value()?;
-        let live = shown.unwrap_or(first.other());
-        let release = shown.and_then(|c| slots.get(&c)).map_or(&routes.release, |s| &s.release);
+        let (live, release) = shown(state, &slots)?;
         let project = self.projects.get(release)?;
         let config = project.environment(name)?;
         Some(EnvironmentRoutes {
@@ -54,6 +50,14 @@ impl App {
         })
     }
 
+    /// The settings by which requests to an environment are routed now.
+    pub fn routed(&self, name: &EnvironmentName) -> Option<&Environment> {
+        let routes = self.table.environments.get(name)?;
+        let slots = &routes.slots;
+        let slot = slots.get(&routes.live).or_else(|| slots.values().next())?;
+        self.projects.get(&slot.release)?.environment(name)
+    }
+
     fn slot_routes(&self, slot: &SlotState) -> Option<SlotRoutes> {
         let project = self.projects.get(&slot.release)?;
         let routes = project.routes.iter().filter_map(|(prefix, target)| {
@@ -67,6 +71,19 @@ impl App {
         });
         Some(SlotRoutes { release: slot.release.clone(), routes: routes.collect() })
     }
+}
+
+/// The live color, and the release whose settings hold.
+fn shown<'a>(
+    state: &EnvironmentState,
+    slots: &'a BTreeMap<Color, SlotRoutes>,
+) -> Option<(Color, &'a ReleaseId)> {
+    if let Some((color, slot)) = state.live.and_then(|live| slots.get_key_value(&live)) {
+        return Some((*color, &slot.release));
+    }
+    // Before anything is live, the candidate is reached by its preview host only.
+    let (first, slot) = slots.first_key_value()?;
+    Some((first.other(), &slot.release))
 }
 
 /// The host that answers with the slot that is not live.
