@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use domain::route::Reason;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -69,6 +70,7 @@ pub async fn run(worker: &Rc<Worker>, listener: TcpListener, secure: bool) {
 
 fn open(worker: &Rc<Worker>, stream: TcpStream, address: SocketAddr, secure: bool) {
     if !worker.has_room() {
+        worker.turned_away(None, Reason::TooManyConnections, 503);
         if !secure {
             // One try: a client that cannot take it now is not waited for.
             let _ = stream.try_write(FULL);
@@ -76,6 +78,7 @@ fn open(worker: &Rc<Worker>, stream: TcpStream, address: SocketAddr, secure: boo
         return;
     }
     let Some(place) = worker.place(address.ip()) else {
+        worker.turned_away(None, Reason::TooManyConnections, 429);
         if !secure {
             let _ = stream.try_write(TOO_MANY);
         }
@@ -107,7 +110,7 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, address: SocketAddr, secur
     drop(tls);
     arrival.presented = Some(secured.certificate);
     if secured.http2 {
-        http2::serve(worker, secured.stream, arrival).await;
+        Box::pin(http2::serve(worker, secured.stream, arrival)).await;
     } else {
         http1(worker, secured.stream, arrival).await;
     }
@@ -119,7 +122,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     if !worker.shared.limits.fast {
-        return through_hyper(worker, stream, arrival, Vec::new()).await;
+        return Box::pin(through_hyper(worker, stream, arrival, Vec::new())).await;
     }
     match fast::serve(&worker, &arrival, stream).await {
         Outcome::Closed => {}

@@ -43,7 +43,7 @@ enum Message {
 }
 
 /// What a request said of itself, as bytes of whatever kind. Long ones are cut.
-pub struct Said {
+struct Said {
     text: Vec<u8>,
     ends: [u16; FIELDS.len()],
     /// `HTTP/1.1` and its like.
@@ -126,7 +126,7 @@ impl AccessLog {
 }
 
 impl Said {
-    pub fn new(protocol: &'static str, parts: Parts<'_>) -> Self {
+    fn new(protocol: &'static str, parts: Parts<'_>) -> Self {
         let path = parts.path.split(|byte| *byte == b'?').next().unwrap_or_default();
         let trace = parts.traceparent.split(|byte| *byte == b'-').nth(1).unwrap_or_default();
         let Parts { request_id, client, method, host, user_agent, .. } = parts;
@@ -149,7 +149,8 @@ impl Said {
 }
 
 impl Line {
-    pub fn new(log: Arc<AccessLog>, said: Said) -> Self {
+    pub fn new(log: Arc<AccessLog>, protocol: &'static str, parts: Parts<'_>) -> Self {
+        let said = Said::new(protocol, parts);
         Self { log, said, upstream: None, connect: None }
     }
 
@@ -296,7 +297,7 @@ mod tests {
     }
 
     fn line(log: &Arc<AccessLog>, parts: Parts<'_>) {
-        let line = Line::new(log.clone(), Said::new("HTTP/1.1", parts));
+        let line = Line::new(log.clone(), "HTTP/1.1", parts);
         line.end(None, 404, Some(Reason::UnknownHost), (1, 2), Duration::from_micros(1_500));
     }
 

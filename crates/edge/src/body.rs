@@ -76,7 +76,11 @@ impl Answer {
         answer
     }
 
-    pub fn bytes(bytes: impl Into<Bytes>, flight: Option<Flight>) -> Self {
+    /// Counted at once: to a HEAD the bytes are never sent.
+    pub fn bytes(bytes: impl Into<Bytes>, mut flight: Option<Flight>) -> Self {
+        if let Some(flight) = &mut flight {
+            flight.count();
+        }
         Self::new(Content::Bytes(Full::new(bytes.into())), flight)
     }
 
@@ -97,7 +101,7 @@ impl Answer {
     /// An endless stream: counted now, and ended when `cut` resolves.
     pub fn stream(mut self, cut: impl Future<Output = ()> + 'static) -> Self {
         if let Some(flight) = &mut self.flight {
-            flight.count();
+            flight.streaming();
             self.cut = Some(Box::pin(cut));
         }
         self
@@ -130,7 +134,10 @@ impl Body for Answer {
             && cut.as_mut().poll(cx).is_ready()
         {
             // The connection to the replica is in the middle of an answer: closed, not given back.
-            (this.cut, this.flight) = (None, None);
+            if let Some(mut flight) = this.flight.take() {
+                flight.because(Reason::Drained);
+            }
+            this.cut = None;
             this.content = Content::Bytes(Full::default());
         }
         let polled = match &mut this.content {
@@ -145,10 +152,16 @@ impl Body for Answer {
                     flight.broken(Reason::BrokenOff);
                 }
             }
+            Poll::Ready(Some(Ok(frame))) => {
+                if let (Some(flight), Some(data)) = (&mut this.flight, frame.data_ref()) {
+                    flight.sent(data.len() as u64);
+                }
+                if this.is_end_stream() {
+                    this.finish();
+                }
+            }
             // Before the last bytes go out, so that no client can ask for facts that lack its own answer.
             Poll::Ready(None) => this.finish(),
-            Poll::Ready(Some(Ok(_))) if this.is_end_stream() => this.finish(),
-            Poll::Ready(Some(Ok(_))) => {}
         }
         polled
     }

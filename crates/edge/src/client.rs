@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use domain::route::{EdgeStatus, Table};
+use domain::route::{EdgeStatus, RouteFacts, Table};
 use domain::{Color, EnvironmentName, Epoch};
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
@@ -104,6 +104,11 @@ impl Client {
     /// Everything the edge knows.
     pub async fn status(&self) -> Result<EdgeStatus, ClientError> {
         self.call(Method::GET, "/status".into(), Bytes::new()).await
+    }
+
+    /// The numbers of each route that had a request since the edge began.
+    pub async fn routes(&self) -> Result<Vec<RouteFacts>, ClientError> {
+        self.call(Method::GET, "/routes".into(), Bytes::new()).await
     }
 
     /// What `slot` still carries. Once it lost the traffic and this is nothing, nothing will come any more.

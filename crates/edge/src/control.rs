@@ -5,10 +5,11 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use domain::route::{EdgeStatus, Table};
+use domain::route::{EdgeStatus, RouteFacts, Table, TurnedAway};
 use domain::slot::Endpoint;
 use domain::{Color, EnvironmentName};
 use http::{Method, Request, Response, StatusCode};
@@ -42,6 +43,8 @@ pub struct Control {
 
 const MAX_TABLE: usize = 64 * 1024 * 1024;
 const MAX_CERTIFICATES: usize = 64 * 1024 * 1024;
+/// Longer than any worker looks at a table.
+const KEEP_REPLACED: Duration = Duration::from_secs(1);
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
 
 /// Serves the control socket.
@@ -83,6 +86,7 @@ impl Control {
                 json(StatusCode::OK, &self.shared.tls.load().info())
             }
             (&Method::GET, ["status"]) => json(StatusCode::OK, &self.status()),
+            (&Method::GET, ["routes"]) => json(StatusCode::OK, &self.routes()),
             (&Method::GET, ["drain", environment, slot]) => self.drain(environment, slot),
             _ => problem(StatusCode::NOT_FOUND, Problem::Other("no such resource".into())),
         }
@@ -170,14 +174,20 @@ impl Control {
     pub fn put_in_force(&self, before: &Table, table: &Table) {
         let mut registry = self.registry.borrow_mut();
         let live: Arc<Live> = Arc::new(registry.compile(table));
-        self.shared.live.store(live.clone());
+        let replaced = self.shared.live.swap(live.clone());
         registry.switched(before, &live);
+        // Freeing a large table takes longer than a request may wait: not left to the last worker that read it.
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(KEEP_REPLACED).await;
+            drop(replaced);
+        });
     }
 
     fn status(&self) -> EdgeStatus {
         let live = self.shared.live.load_full();
         let registry = self.registry.borrow();
-        let mut facts: Vec<_> = registry.services().map(|s| (s.key.clone(), s.facts())).collect();
+        let used = registry.services().filter(|service| service.is_used());
+        let mut facts: Vec<_> = used.map(|s| (s.key.clone(), s.facts())).collect();
         facts.sort_by(|(a, _), (b, _)| a.cmp(b));
         let ejected = live.replicas.iter().filter_map(|replica| {
             let why = replica.fault()?;
@@ -186,16 +196,34 @@ impl Control {
         EdgeStatus {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").into(),
-            started_ms: 0,
-            https: None,
-            connections: 0,
-            turned_away: Vec::new(),
-            access_log: None,
+            started_ms: self.shared.started_ms,
+            https: self.shared.https,
+            connections: self.shared.open.load(Ordering::Relaxed),
+            turned_away: self.turned_away(&registry),
+            access_log: self.shared.access_log.as_ref().map(|log| log.status()),
             epoch: live.table.epoch,
             listen: self.listen,
             facts,
             ejected: ejected.collect(),
         }
+    }
+
+    fn turned_away(&self, registry: &Registry) -> Vec<TurnedAway> {
+        let environments = registry.away().filter(|away| away.is_used());
+        let all = environments.map(|away| &**away).chain([&self.shared.away]);
+        let mut all: Vec<_> = all.flat_map(|away| away.read()).collect();
+        all.sort_by(|a, b| (&a.environment, a.reason).cmp(&(&b.environment, b.reason)));
+        all
+    }
+
+    /// The numbers of each route that had a request. Built from as many series as there are routes, so it is
+    /// apart from the status, which is asked for each second.
+    fn routes(&self) -> Vec<RouteFacts> {
+        let registry = self.registry.borrow();
+        let mut routes: Vec<_> =
+            registry.services().filter(|s| s.is_used()).flat_map(|s| s.routes()).collect();
+        routes.sort_by(|a, b| (&a.key, &a.prefix).cmp(&(&b.key, &b.prefix)));
+        routes
     }
 
     fn drain(&self, environment: &str, slot: &str) -> Response<Full<Bytes>> {

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 
+use domain::route::Reason;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 
@@ -74,7 +75,12 @@ pub fn answer<B>(
 ) -> Option<Response<Answer>> {
     let found = find(&worker.shared, arrival, host, request.uri().path(), Some(request.headers()))?;
     let error = |status| page(status, id, Style::wanted(request.headers()), None);
-    Some(match found {
+    let reason = match found {
+        Elsewhere::Challenge(_) => Reason::Challenge,
+        Elsewhere::Https(_) => Reason::ToHttps,
+        Elsewhere::Misdirected => Reason::Misdirected,
+    };
+    let response = match found {
         Elsewhere::Challenge(authorization) => {
             let mut response = Response::new(Answer::bytes(authorization, None));
             let kind = HeaderValue::from_static("application/octet-stream");
@@ -91,7 +97,8 @@ pub fn answer<B>(
             };
             response
         }
-    })
+    };
+    Some(worker.turn_away(Some(host), reason, response))
 }
 
 /// The same address over HTTPS. `host` has no port; ours is added if it is not the usual one.

@@ -17,7 +17,6 @@ mod flight;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering, Ordering::Relaxed, fence};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
 
 use domain::route::{Facts, FactsKey, RouteFacts};
 use nix::time::{ClockId, clock_gettime};
@@ -26,7 +25,7 @@ use tokio::time::Instant;
 
 pub use away::Away;
 use counters::Counters;
-pub use flight::{Flight, Meter, Upgraded};
+pub use flight::{Flight, Meter};
 
 /// One service of one slot of one release, as long as anybody may still ask about it.
 pub struct Service {
@@ -187,28 +186,4 @@ impl Series {
         self.used().for_each(|counters| sum.merge(&counters.facts()));
         sum
     }
-}
-
-/// Resolves when the connections of `service` should end: some time after its slot lost the traffic, or
-/// when the edge stops; spread, so that not every client comes back in the same moment.
-pub async fn ended(
-    mut retired: watch::Receiver<Option<Instant>>,
-    mut stop: watch::Receiver<bool>,
-    delay: Duration,
-) {
-    loop {
-        let due = *retired.borrow_and_update();
-        let wait = async {
-            match due {
-                Some(due) => tokio::time::sleep_until(due).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            changed = retired.changed() => if changed.is_err() { break },
-            _ = stop.wait_for(|stop| *stop) => break,
-            () = wait => break,
-        }
-    }
-    tokio::time::sleep(delay).await;
 }

@@ -2,7 +2,9 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
+use domain::route::Reason;
 use http::header::{CONTENT_TYPE, HeaderMap};
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
@@ -35,8 +37,8 @@ pub async fn forward(
     let down = leaving.then(|| hyper::upgrade::on(&mut request));
     let progress = Rc::new(Progress::default());
     let meter = Meter::new(route.max_body, worker.shared.limits.idle);
-    let request = outgoing(request, client, leaving, meter, &progress);
-    let (mut response, lease) = match send(worker, replicas, request, &flight).await {
+    let request = outgoing(request, client, leaving, meter, flight.meter(), &progress);
+    let (mut response, lease) = match send(worker, replicas, request, &mut flight).await {
         Ok(answered) => answered,
         Err(status) => {
             let cut = progress.cut().map(Cut::status);
@@ -49,15 +51,13 @@ pub async fn forward(
     headers::incoming(response.headers_mut(), switching);
     if switching {
         let Some(down) = down else { return Err((flight, StatusCode::BAD_GATEWAY)) };
+        let websocket = upgrade::is_websocket(response.headers());
         let up = hyper::upgrade::on(&mut response);
-        upgrade::start(worker, flight, lease, down, up);
+        upgrade::start(worker, flight, lease, websocket, down, up);
         return Ok(response.map(|_| Answer::bytes("", None)));
     }
     let endless = is_event_stream(response.headers());
-    let cut = endless.then(|| {
-        let service = flight.service();
-        facts::ended(service.retired.subscribe(), worker.shared.stop.subscribe(), worker.spread())
-    });
+    let cut = endless.then(|| worker.ended(flight.service()));
     Ok(response.map(|body| {
         let answer = Answer::upstream(body, lease, flight);
         match cut {
@@ -84,6 +84,7 @@ fn outgoing(
     client: &headers::Client,
     leaving: bool,
     meter: Meter,
+    counted: facts::Meter,
     progress: &Rc<Progress>,
 ) -> Request<Outgoing> {
     let http2 = request.version() == Version::HTTP_2;
@@ -98,7 +99,7 @@ fn outgoing(
     parts.extensions.clear();
     let body = match body.is_end_stream() {
         true => Outgoing::Empty,
-        false => Outgoing::Client(Limited::new(body, meter, progress.clone(), http2).into()),
+        false => Outgoing::Client(Limited::new(body, meter, counted, progress.clone(), http2).into()),
     };
     Request::from_parts(parts, body)
 }
@@ -109,24 +110,33 @@ async fn send(
     worker: &Rc<Worker>,
     replicas: &[Arc<Replica>],
     mut request: Request<Outgoing>,
-    flight: &Flight,
+    flight: &mut Flight,
 ) -> Result<(Response<Incoming>, Lease), StatusCode> {
     let repeatable = is_repeatable(&request);
     let limit = worker.shared.limits.answer;
+    let service = flight.service().clone();
     let mut tried = None;
     let mut fresh = false;
     let mut tries = 1;
     loop {
         let random = || worker.ids.next();
         let Some(replica) = pick(replicas, tried, random) else {
+            flight.because(Reason::NoReplica);
             return Err(StatusCode::SERVICE_UNAVAILABLE);
         };
-        let again = || tries < TRIES && flight.service().may_retry(flight.worker());
+        let again = || tries < TRIES && service.may_retry(worker.index);
+        let began = Instant::now();
         let pooled = if fresh { None } else { worker.pool.take(replica, !repeatable) };
         let mut lease = match pooled {
-            Some(lease) => lease,
+            Some(lease) => {
+                flight.connected(replica.address, None);
+                lease
+            }
             None => match worker.pool.connect(replica).await {
-                Ok(lease) => lease,
+                Ok(lease) => {
+                    flight.connected(replica.address, Some(began.elapsed()));
+                    lease
+                }
                 Err(fault) => {
                     replica.eject(fault);
                     worker.shared.recheck.notify_one();
@@ -163,8 +173,11 @@ async fn send(
             request = back.ok_or(StatusCode::BAD_GATEWAY)?;
             continue;
         }
-        let unanswered = !error.error().is_parse();
-        let Some(next) = back.or(copy.filter(|_| unanswered)) else {
+        let garbled = error.error().is_parse();
+        let Some(next) = back.or(copy.filter(|_| !garbled)) else {
+            if garbled {
+                flight.because(Reason::Garbled);
+            }
             return Err(StatusCode::BAD_GATEWAY);
         };
         if !again() {

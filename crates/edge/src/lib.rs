@@ -12,26 +12,34 @@
 //! compiled table, counters that only their own worker writes, and the replicas' health.
 
 mod accept;
+mod access_log;
 mod body;
 mod certificates;
 mod client;
+mod closing;
 mod config;
 mod control;
 mod elsewhere;
 mod error_page;
 mod facts;
+mod fast;
 mod files;
 mod forward;
 mod forwarded;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod guard;
 mod headers;
 mod health;
 mod http2;
 mod ids;
 mod limits;
+mod lines;
 mod live;
 mod pick;
 mod pool;
+mod prefixes;
 mod proxy;
 mod registry;
 mod replica;
@@ -41,6 +49,7 @@ mod strict;
 mod table;
 mod tls;
 mod upgrade;
+mod websocket;
 mod worker;
 
 pub use certificates::{

@@ -15,6 +15,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::body::BodyError;
+use crate::facts::Meter as Counted;
 
 /// The open connections of one worker, counted by client address. As many entries as connections at most.
 #[derive(Default)]
@@ -163,6 +164,7 @@ impl Progress {
 pub struct Limited {
     body: Incoming,
     meter: Meter,
+    counted: Counted,
     progress: Rc<Progress>,
     /// HTTP/2 watches over its connections itself, and a stream may be silent in one direction.
     may_be_silent: bool,
@@ -171,8 +173,14 @@ pub struct Limited {
 }
 
 impl Limited {
-    pub fn new(body: Incoming, meter: Meter, progress: Rc<Progress>, http2: bool) -> Self {
-        Self { body, meter, progress, may_be_silent: http2, waiting: None, timer: None }
+    pub fn new(
+        body: Incoming,
+        meter: Meter,
+        counted: Counted,
+        progress: Rc<Progress>,
+        http2: bool,
+    ) -> Self {
+        Self { body, meter, counted, progress, may_be_silent: http2, waiting: None, timer: None }
     }
 
     fn expired(&mut self, cx: &mut Context<'_>) -> bool {
@@ -220,6 +228,7 @@ impl Body for Limited {
                 let waited = this.waiting.take().map_or(Duration::ZERO, |since| since.elapsed());
                 let waited = if silent { Duration::ZERO } else { waited };
                 let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
+                this.counted.received(bytes);
                 match this.meter.came(bytes, waited) {
                     Ok(()) => Poll::Ready(Some(Ok(frame))),
                     Err(cut) => this.cut(cut),

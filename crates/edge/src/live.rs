@@ -160,12 +160,18 @@ pub fn acquire_if(
 
 /// The host of a `Host` header as the table spells it: without port and final dot, in lower case.
 pub fn host_name(header: &str) -> Cow<'_, str> {
-    let name = match header.rfind(']') {
-        Some(end) => &header[..=end],
-        None => header.split(':').next().unwrap_or_default(),
+    let plain = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-' || *b == b'.';
+    // Most are spelled so already, apart from the port.
+    let plain = header.bytes().position(|b| !plain(&b)).unwrap_or(header.len());
+    let name = match header.as_bytes().get(plain) {
+        None | Some(b':') => &header[..plain],
+        _ => match header.rfind(']') {
+            Some(end) => &header[..=end],
+            None => header.split(':').next().unwrap_or_default(),
+        },
     };
     let name = name.strip_suffix('.').unwrap_or(name);
-    if name.bytes().any(|b| b.is_ascii_uppercase()) {
+    if name.len() > plain && name.bytes().any(|b| b.is_ascii_uppercase()) {
         return Cow::Owned(name.to_ascii_lowercase());
     }
     Cow::Borrowed(name)

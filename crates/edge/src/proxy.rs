@@ -4,12 +4,15 @@ use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
-use http::header::{CONNECTION, HOST};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use domain::route::{Reason, Verb};
+use http::header::{CONNECTION, HOST, HeaderName, USER_AGENT};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
 
 use crate::accept::Arrival;
+use crate::access_log::{AccessLog, Line, Parts};
 use crate::body::Answer;
 use crate::elsewhere;
 use crate::error_page::{Style, page};
@@ -19,7 +22,7 @@ use crate::forward::{self, leaves_http};
 use crate::guard::{Busy, State};
 use crate::headers;
 use crate::limits::{self, Cut};
-use crate::live::{Acquired, NotRouted, Target, acquire, host_name};
+use crate::live::{Acquired, Target, acquire, host_name};
 use crate::strict::REFUSED;
 use crate::worker::Worker;
 
@@ -42,7 +45,14 @@ pub async fn handle(
         &connection.worker.ids,
     );
     let leaving = leaves_http(&request);
-    let mut response = answer(&connection, request, &id).await;
+    let began = Instant::now();
+    let log = connection.worker.shared.access_log.as_ref();
+    let mut line = log.map(|log| log_line(log.clone(), &connection, &request, &id));
+    let mut response = answer(&connection, request, &id, &mut line).await;
+    if let Some(line) = line {
+        let reason = response.extensions().get::<Reason>().copied();
+        line.end(None, response.status().as_u16(), reason, (0, 0), began.elapsed());
+    }
     let stays = leaving && response.status() != StatusCode::SWITCHING_PROTOCOLS;
     // After a request to leave HTTP that was not granted, the guard does not look at the bytes any more.
     let last = response.extensions().get::<Last>().is_some();
@@ -70,9 +80,10 @@ async fn answer(
     connection: &Connection,
     request: Request<Incoming>,
     id: &HeaderValue,
+    line: &mut Option<Line>,
 ) -> Response<Answer> {
     if request.method().as_str() == REFUSED {
-        return refused(&request, id);
+        return refused(&connection.worker, &request, id);
     }
     let style = Style::wanted(request.headers());
     let error = |flight: Option<Flight>, status| page(status, id, style, flight);
@@ -81,7 +92,8 @@ async fn answer(
         last(error(Some(flight), status))
     };
     if request.method() == Method::TRACE {
-        return error(None, StatusCode::METHOD_NOT_ALLOWED);
+        let response = error(None, StatusCode::METHOD_NOT_ALLOWED);
+        return connection.worker.turn_away(None, Reason::Method, response);
     }
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
     let host = host_name(host);
@@ -91,13 +103,18 @@ async fn answer(
     }
     let path = request.uri().path();
     let live = &worker.shared.live;
-    let Acquired { flight, route } = match acquire(live, worker.index, &host, path) {
+    let Acquired { mut flight, route } = match acquire(live, worker.index, &host, path) {
         Ok(acquired) => acquired,
-        Err(NotRouted::NotLive) => return error(None, StatusCode::SERVICE_UNAVAILABLE),
-        Err(NotRouted::UnknownHost | NotRouted::NoPreview | NotRouted::NoRoute) => {
-            return error(None, StatusCode::NOT_FOUND);
+        Err(not_routed) => {
+            let reason = not_routed.reason();
+            let status = StatusCode::from_u16(reason.status()).unwrap_or(StatusCode::NOT_FOUND);
+            return worker.turn_away(Some(&host), reason, error(None, status));
         }
     };
+    flight.asked(Verb::of(request.method().as_str().as_bytes()));
+    if let Some(line) = line.take() {
+        flight.logged(line);
+    }
     let sized = request.body().size_hint().upper();
     if !sized.is_none_or(|length| limits::fits(length, route.max_body)) {
         return cut(flight, Cut::TooLarge.status());
@@ -125,8 +142,43 @@ async fn answer(
     }
 }
 
-fn refused(request: &Request<Incoming>, id: &HeaderValue) -> Response<Answer> {
+fn refused(worker: &Worker, request: &Request<Incoming>, id: &HeaderValue) -> Response<Answer> {
     let status = request.uri().path().trim_start_matches('/').parse().ok();
     let status = status.and_then(|code| StatusCode::from_u16(code).ok());
-    last(page(status.unwrap_or(StatusCode::BAD_REQUEST), id, Style::Json, None))
+    let status = status.unwrap_or(StatusCode::BAD_REQUEST);
+    let reason = match status.as_u16() {
+        408 => Reason::SlowHead,
+        414 | 431 => Reason::HeadTooLarge,
+        _ => Reason::Malformed,
+    };
+    last(worker.turn_away(None, reason, page(status, id, Style::Json, None)))
+}
+
+/// What the access log tells of a request.
+fn log_line(
+    log: Arc<AccessLog>,
+    connection: &Connection,
+    request: &Request<Incoming>,
+    id: &HeaderValue,
+) -> Line {
+    let headers = request.headers();
+    let text = |name: HeaderName| headers.get(name).map_or(&b""[..], HeaderValue::as_bytes);
+    let client = connection.arrival.client.address(&headers::claims(headers)).to_string();
+    let refused = request.method().as_str() == REFUSED;
+    let parts = Parts {
+        request_id: id.as_bytes(),
+        traceparent: text(headers::TRACEPARENT),
+        client: client.as_bytes(),
+        // Of a refused head nothing else is known to be true.
+        method: if refused { b"" } else { request.method().as_str().as_bytes() },
+        host: text(HOST),
+        path: if refused { b"" } else { request.uri().path().as_bytes() },
+        user_agent: text(USER_AGENT),
+    };
+    let protocol = match request.version() {
+        Version::HTTP_2 => "HTTP/2",
+        Version::HTTP_10 => "HTTP/1.0",
+        _ => "HTTP/1.1",
+    };
+    Line::new(log, protocol, parts)
 }

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 
@@ -20,9 +21,11 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 
+use crate::access_log::AccessLog;
 use crate::certificates::CertificatesFile;
 use crate::config::{EdgeConfig, EdgeError, Limits};
 use crate::control::{self, Control};
+use crate::facts::{Away, now_ms};
 use crate::headers::Trusted;
 use crate::health;
 use crate::live::Live;
@@ -79,6 +82,11 @@ impl Edge {
         if let Some((uid, gid)) = config.run_as {
             become_user(&config.state, uid, gid)?;
         }
+        let start_log = || {
+            AccessLog::start(io::stdout())
+                .map_err(|source| EdgeError::Thread { thread: "edge-log".into(), source })
+        };
+        let access_log = config.access_log.then(start_log).transpose()?;
         let shared = Arc::new(Shared {
             live: ArcSwap::from_pointee(Live::default()),
             limits,
@@ -87,7 +95,12 @@ impl Edge {
             https,
             workers: count,
             stop: watch::Sender::new(false),
+            replaced: watch::Sender::new(None),
             recheck: Notify::new(),
+            away: Away::new(None, count),
+            access_log,
+            open: AtomicU64::new(0),
+            started_ms: now_ms(),
         });
         let ended = watch::Sender::new(false);
         // The table first, then the workers: an edge that starts alone serves from the first connection on.
@@ -124,6 +137,9 @@ impl Edge {
         self.ended.send_replace(true);
         if self.control.join().is_err() {
             tracing::error!("the control thread had panicked");
+        }
+        if let Some(log) = &self.shared.access_log {
+            log.close();
         }
     }
 }

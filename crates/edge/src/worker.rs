@@ -5,15 +5,23 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use domain::route::Reason;
+use http::Response;
 use tokio::net::TcpSocket;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use crate::accept;
+use crate::access_log::AccessLog;
+use crate::body::Answer;
 use crate::config::Limits;
+use crate::fast::{self, Fast};
+use crate::facts::Away;
 use crate::headers::Trusted;
 use crate::ids::Ids;
 use crate::limits::{Addresses, Place};
@@ -32,8 +40,17 @@ pub struct Shared {
     pub workers: usize,
     /// True from the moment the edge stops.
     pub stop: watch::Sender<bool>,
+    /// When another edge took over the listening sockets: this one only finishes what it has.
+    pub replaced: watch::Sender<Option<Instant>>,
     /// A replica was ejected and should be looked at soon.
     pub recheck: Notify,
+    /// Requests that reached no environment.
+    pub away: Away,
+    pub access_log: Option<Arc<AccessLog>>,
+    /// Open client connections of all workers.
+    pub open: AtomicU64,
+    /// When this edge began to carry traffic, milliseconds since the Unix epoch.
+    pub started_ms: i64,
 }
 
 /// One worker's own things; never shared between threads.
@@ -42,6 +59,7 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     pub ids: Ids,
     pub pool: Rc<Pool>,
+    pub fast: Fast,
     addresses: Rc<Addresses>,
     open: Cell<usize>,
     closed: Notify,
@@ -63,7 +81,27 @@ impl Worker {
     /// Counts a connection as open.
     pub fn connection(self: &Rc<Self>) -> Open {
         self.open.set(self.open.get() + 1);
+        self.shared.open.fetch_add(1, Ordering::Relaxed);
         Open(self.clone())
+    }
+
+    /// Counts a request to `host` that reached no route: for its environment, if there is one.
+    pub fn turned_away(&self, host: Option<&str>, reason: Reason, status: u16) {
+        let live = self.shared.live.load();
+        let of_host = host.and_then(|host| live.hosts.get(host)).map(|host| &*host.away);
+        of_host.unwrap_or(&self.shared.away).count(self.index, reason, status);
+    }
+
+    /// The same for a request that is answered with `response`, which tells the access log why.
+    pub fn turn_away(
+        &self,
+        host: Option<&str>,
+        reason: Reason,
+        mut response: Response<Answer>,
+    ) -> Response<Answer> {
+        self.turned_away(host, reason, response.status().as_u16());
+        response.extensions_mut().insert(reason);
+        response
     }
 
     /// Whether one more connection is within this worker's share.
@@ -78,17 +116,12 @@ impl Worker {
         let limit = if trusted { usize::MAX } else { self.shared.limits.connections_per_address };
         self.addresses.place(peer, limit)
     }
-
-    /// A random moment within the time over which connections are closed.
-    pub fn spread(&self) -> Duration {
-        let millis = self.shared.limits.close_spread.as_millis() as u64;
-        Duration::from_millis(self.ids.next() % (millis + 1))
-    }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.open.set(self.0.open.get() - 1);
+        self.0.shared.open.fetch_sub(1, Ordering::Relaxed);
         self.0.closed.notify_one();
     }
 }
@@ -116,12 +149,14 @@ pub fn run(
             index,
             ids: Ids::new(index),
             pool: Pool::new(&shared.limits),
+            fast: Fast::new(&shared.limits),
             addresses: Rc::default(),
             open: Cell::new(0),
             closed: Notify::new(),
             shared,
         });
         let sweeper = tokio::task::spawn_local(sweep(worker.pool.clone()));
+        let tending = tokio::task::spawn_local(fast::tend(worker.clone()));
         let secured = async {
             if let Some(listener) = secured {
                 accept::run(&worker, listener, true).await;
@@ -142,6 +177,7 @@ pub fn run(
             );
         }
         sweeper.abort();
+        tending.abort();
     });
 }
 

@@ -13,7 +13,7 @@ use domain::route::{Reason, Verb};
 
 use super::counters::{Counters, add, take_one};
 use super::{BUDGET_FULL, Service, now_ms};
-use crate::access_log::{AccessLog, Line, Said};
+use crate::access_log::Line;
 use crate::live::Route;
 
 /// One request, from its head to the end of its answer. Dropping it ends it.
@@ -114,8 +114,8 @@ impl Flight {
     }
 
     /// Has the request written to the access log when it ends.
-    pub fn logged(&mut self, log: &Arc<AccessLog>, said: Said) {
-        self.line = Some(Box::new(Line::new(log.clone(), said)));
+    pub fn logged(&mut self, line: Line) {
+        self.line = Some(Box::new(line));
     }
 
     /// Bytes of the request's body came.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::common::*;
 use domain::Color::{Blue, Green};
+use domain::route::{Reason, Verb};
 use edge::{Client, ClientError, Edge, EdgeConfig, EdgeError, Limits};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -77,4 +78,72 @@ async fn the_control_socket_is_for_its_owner_and_the_folder_for_one_edge() {
     let same_port = config(edge.folder.path().join("other"), edge.address);
     let second = Edge::start(&same_port, Limits::default()).map(|_| ());
     assert!(matches!(second, Err(EdgeError::Listen { .. })), "{second:?}");
+}
+
+#[tokio::test]
+async fn methods_bytes_and_connections_to_replicas_are_counted_for_each_route() {
+    let backend = Backend::start("blue").await;
+    let at = vec![domain::slot::Endpoint::Http(backend.address)];
+    let routes = [("/", "shop", at.clone()), ("/status", "shop", at)];
+    let edge = TestEdge::start();
+    edge.client.publish(&table(1, Blue, &[(Blue, slot(1, &routes))])).await.unwrap();
+    let mut session = Session::open(edge.address).await;
+    let who = session.get(HOST, "/who").await;
+    session.ask("POST", HOST, "/who", &[], "12345").await;
+    session.ask("BREW", HOST, "/status/204", &[], "").await;
+    let facts = edge.facts(Blue, "shop").await;
+    let methods = [(Verb::Get, 1), (Verb::Post, 1), (Verb::Other, 1)];
+    assert_eq!(facts.methods, methods.into());
+    assert_eq!(facts.bytes_in, 5);
+    assert!(facts.bytes_out >= who.text().len() as u64, "{facts:?}");
+    assert_eq!((facts.latency.count(), facts.first_byte.count()), (3, 3));
+    assert!((1..=3).contains(&facts.connect.count()), "{facts:?}");
+    let routes = edge.client.routes().await.unwrap();
+    let counted = routes.iter().map(|r| (r.prefix.as_str(), r.facts.total()));
+    assert_eq!(counted.collect::<Vec<_>>(), [("/", 2), ("/status", 1)]);
+    let mut sum = domain::route::Facts::default();
+    routes.iter().for_each(|route| sum.merge(&route.facts));
+    assert_eq!((sum.classes, &sum.latency), (facts.classes, &facts.latency));
+}
+
+#[tokio::test]
+async fn requests_that_reach_no_route_are_counted_by_reason_and_never_by_what_clients_chose() {
+    let backend = Backend::start("blue").await;
+    let edge = TestEdge::start();
+    let at = vec![domain::slot::Endpoint::Http(backend.address)];
+    let only = slot(1, &[("/api", "backend", at)]);
+    edge.client.publish(&table(1, Blue, &[(Blue, only)])).await.unwrap();
+    for n in 0..20 {
+        edge.get(&format!("host{n}.localhost"), "/").await;
+        edge.get(HOST, &format!("/path{n}")).await;
+    }
+    edge.get(PREVIEW, "/").await;
+    raw(edge.address, b"GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n").await;
+    let status = edge.client.status().await.unwrap();
+    let seen: Vec<_> = status
+        .turned_away
+        .iter()
+        .map(|away| (away.environment.is_some(), away.reason, away.status, away.count))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            (false, Reason::UnknownHost, 404, 20),
+            (false, Reason::Malformed, 400, 1),
+            (true, Reason::NoPreview, 404, 1),
+            (true, Reason::NoRoute, 404, 20),
+        ]
+    );
+    assert!(status.facts.is_empty(), "a service without a request is left out");
+}
+
+#[tokio::test]
+async fn why_a_request_failed_is_counted() {
+    let gone = Backend::start("gone").await;
+    let edge = TestEdge::start();
+    edge.client.publish(&simple(1, &[&gone])).await.unwrap();
+    gone.die().await;
+    assert_eq!(edge.get(HOST, "/x").await.status, 503);
+    let facts = edge.facts(Blue, "backend").await;
+    assert_eq!((facts.reasons, facts.classes), ([(Reason::Connect, 1)].into(), [0, 0, 0, 0, 1]));
 }

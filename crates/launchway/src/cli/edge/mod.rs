@@ -1,6 +1,7 @@
 //! `launchway edge`: the process that carries the traffic, and the verbs about it, one file each.
 
 pub mod run;
+mod status;
 
 use super::{Exit, Failure, Globals, Outcome};
 
@@ -18,12 +19,14 @@ pub struct Args {
 
 /// What there is to do with an edge that runs.
 #[derive(clap::Subcommand)]
-enum Verb {}
+enum Verb {
+    Status(status::Args),
+}
 
 /// Runs a verb about the edge.
-pub async fn run(args: Args, _globals: &Globals) -> Outcome {
+pub async fn run(args: Args, globals: &Globals) -> Outcome {
     match args.verb {
-        Some(verb) => match verb {},
+        Some(Verb::Status(args)) => status::run(args, globals).await,
         None => {
             let message = "`launchway edge` was told neither to start nor what to do";
             Err(Failure::new(Exit::Usage, message, "`launchway edge --help` says what it can"))
