@@ -237,7 +237,7 @@ async fn send(state: &State) -> Outcome<()> {
 }
 
 #[allow(unsafe_code)]
-fn watched(timer: OwnedFd) -> Outcome<AsyncFd<OwnedFd>> {
+pub(crate) fn watched(timer: OwnedFd) -> Outcome<AsyncFd<OwnedFd>> {
     // SAFETY: the descriptor is owned by what is registered, and never replaced while it is.
     unsafe { AsyncFd::register(timer) }.map_err(failing("watching a timer"))
 }

@@ -163,9 +163,10 @@ async fn one(
                 cpu: told.cpu,
                 memory: usage(pid).memory,
                 errors: told.failed,
+                opening: Duration::ZERO,
             }
         } else {
-            tools::run(scenario, address, None, effort.closed, backend, || usage(pid)).await?
+            tools::run(scenario, address, effort.closed, backend, || usage(pid)).await?
         };
     let per_second = closed.requests as f64 / closed.lasted.as_secs_f64();
     if closed.requests == 0 {

@@ -6,7 +6,7 @@
 //! ```
 
 mod connection;
-mod generator;
+pub(crate) mod generator;
 mod idle;
 mod measure;
 mod report;
@@ -76,7 +76,7 @@ pub async fn run(args: Args) -> Outcome<()> {
     }
     let (mut routes, mut idle) = (Vec::new(), Vec::new());
     if args.only.is_none() {
-        routes = grow_routes(&ground, &backend).await?;
+        routes = grow_routes(&ground, &backend, if args.quick { 1 } else { 2 }).await?;
         idle = grow_idle(&ground, &backend, if args.quick { &IDLE_QUICK } else { &IDLE }).await;
     }
     machine.seconds = began.elapsed().as_secs_f64();
@@ -103,10 +103,14 @@ fn effort(quick: bool) -> Effort {
     }
 }
 
-async fn grow_routes(ground: &Ground, backend: &Backend) -> Outcome<Vec<routes::Grown>> {
+async fn grow_routes(
+    ground: &Ground,
+    backend: &Backend,
+    rounds: usize,
+) -> Outcome<Vec<routes::Grown>> {
     let mut all = Vec::new();
     for size in routes::SIZES {
-        let grown = routes::grow(ground, backend, size).await?;
+        let grown = routes::grow(ground, backend, size, rounds).await?;
         table::routes(&grown);
         all.push(grown);
     }

@@ -37,7 +37,6 @@ pub struct Cost {
 }
 
 pub const SIZES: [usize; 3] = [10, 1_000, 100_000];
-const ROUNDS: usize = 2;
 const KINDS: [Kind; 3] = [Kind::Edge, Kind::Nginx, Kind::Haproxy];
 const LOAD: Scenario = Scenario {
     protocol: Protocol::Http1,
@@ -48,8 +47,13 @@ const LOAD: Scenario = Scenario {
 const TIMES: Times =
     Times { run: 2, warm: Duration::from_millis(500), window: Duration::from_millis(1300) };
 
-/// Measures all three with `routes` routes.
-pub async fn grow(ground: &Ground, backend: &Backend, routes: usize) -> Outcome<Grown> {
+/// Measures all three with `routes` routes, in turns.
+pub async fn grow(
+    ground: &Ground,
+    backend: &Backend,
+    routes: usize,
+    rounds: usize,
+) -> Outcome<Grown> {
     let script = script(ground, routes)?;
     let mut running = Vec::new();
     let mut peers = BTreeMap::new();
@@ -64,7 +68,7 @@ pub async fn grow(ground: &Ground, backend: &Backend, routes: usize) -> Outcome<
         }
         peers.insert(kind.name(), cost);
     }
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         running.reverse();
         for (kind, peer) in &running {
             let cost = peers.entry(kind.name()).or_default();
@@ -84,7 +88,7 @@ pub async fn grow(ground: &Ground, backend: &Backend, routes: usize) -> Outcome<
 
 async fn load(peer: &Peer, script: &std::path::Path, backend: &Backend) -> Outcome<tools::Seen> {
     let pid = peer.process().pid();
-    let seen = tools::run(LOAD, peer.http(), Some(script), TIMES, backend, || usage(pid)).await?;
+    let seen = tools::once(LOAD, peer.http(), Some(script), TIMES, backend, || usage(pid)).await?;
     if seen.errors > 0 {
         return Err(Failed(format!("{} requests failed", seen.errors)));
     }

@@ -1,4 +1,4 @@
-//! Closed-loop load by Debian's wrk (HTTP/1.1) and h2load (HTTP/2): each client asks again when it was answered.
+//! Closed-loop load by Debian's wrk and, with TLS and keep-alive, h2load: each client asks again when it was answered.
 //!
 //! They start, warm up, and while they run a window is measured from outside: the backend's count of requests and the
 //! proxy's processor time, so that opening connections does not count and no tool's arithmetic has to be believed.
@@ -21,6 +21,14 @@ pub struct Times {
     pub window: Duration,
 }
 
+impl Times {
+    /// Enough time before the window for connections that take `opening` to open.
+    fn after(self, opening: Duration) -> Self {
+        let more = opening.as_secs() + 1;
+        Self { run: self.run + more, warm: self.warm + Duration::from_secs(more), ..self }
+    }
+}
+
 /// What was seen from outside.
 pub struct Seen {
     pub requests: u64,
@@ -30,10 +38,32 @@ pub struct Seen {
     pub memory: u64,
     /// What the tool complained about.
     pub errors: u64,
+    /// How long it took to open the slowest connection, as far as the tool says.
+    pub opening: Duration,
+}
+
+const RETRIES: usize = 2;
+
+/// As [`once`], but again with more time when connections were still being opened in the window.
+pub async fn run(
+    scenario: Scenario,
+    address: SocketAddr,
+    mut times: Times,
+    backend: &Backend,
+    meter: impl Fn() -> Usage,
+) -> Outcome<Seen> {
+    for _ in 0..RETRIES {
+        let seen = once(scenario, address, None, times, backend, &meter).await?;
+        if seen.opening < times.warm {
+            return Ok(seen);
+        }
+        times = times.after(seen.opening);
+    }
+    once(scenario, address, None, times, backend, &meter).await
 }
 
 /// The load of `scenario` on `address`; `meter` reads what the proxy used. `script` is one for wrk.
-pub async fn run(
+pub async fn once(
     scenario: Scenario,
     address: SocketAddr,
     script: Option<&std::path::Path>,
@@ -42,9 +72,11 @@ pub async fn run(
     meter: impl Fn() -> Usage,
 ) -> Outcome<Seen> {
     let mut command = match (scenario.protocol, scenario.connection) {
-        (Protocol::TlsHttp2, Connection::KeepAlive) => h2load(scenario, address, times),
         (Protocol::TlsHttp2, Connection::New) => {
             return Err(Failed("h2load cannot open a connection per request".into()));
+        }
+        (Protocol::TlsHttp1 | Protocol::TlsHttp2, Connection::KeepAlive) => {
+            h2load(scenario, address, times)
         }
         _ => wrk(scenario, address, script, times),
     };
@@ -73,6 +105,7 @@ pub async fn run(
         cpu: last.cpu.saturating_sub(first.cpu),
         memory: last.memory,
         errors: errors(&text),
+        opening: opening(&text),
     })
 }
 
@@ -97,14 +130,29 @@ fn wrk(
     command
 }
 
+/// With TLS a thousand connections take a while to open; h2load says how long.
 /// One stream at a time in each connection, so that clients are the same as with HTTP/1.1.
 fn h2load(scenario: Scenario, address: SocketAddr, times: Times) -> Command {
     let mut command = Command::new("h2load");
     command.args(["--threads=1", "--max-concurrent-streams=1"]);
+    if scenario.protocol == Protocol::TlsHttp1 {
+        command.arg("--h1");
+    }
     command.arg(format!("--clients={}", scenario.clients));
     command.arg(format!("--duration={}s", times.run));
     command.arg(format!("https://{HOST}:{}{}", address.port(), scenario.path()));
     command
+}
+
+/// h2load: `time for connect:  1.03ms  512.00ms ...`, the second is the longest.
+fn opening(text: &str) -> Duration {
+    let line = text.lines().find_map(|line| line.trim().strip_prefix("time for connect:"));
+    let longest = line.and_then(|line| line.split_whitespace().nth(1)).unwrap_or("0s");
+    let (number, scale) = [("us", 1e-6), ("ms", 1e-3), ("s", 1.0)]
+        .into_iter()
+        .find_map(|(unit, scale)| Some((longest.strip_suffix(unit)?, scale)))
+        .unwrap_or(("0", 1.0));
+    Duration::from_secs_f64(number.parse::<f64>().unwrap_or(0.0) * scale)
 }
 
 /// wrk: `Socket errors: connect 0, read 0, ...` and `Non-2xx or 3xx responses: 3`.
@@ -135,6 +183,15 @@ fn errors_of_line(line: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_slowest_connection_is_read_from_what_h2load_says() {
+        let told =
+            "time for request:  1us  2us\ntime for connect:     1.03ms    512.00ms    3.00ms\n";
+        assert_eq!(opening(told), Duration::from_millis(512));
+        assert_eq!(opening("time for connect:  9us  1.50s"), Duration::from_millis(1500));
+        assert_eq!(opening("nothing"), Duration::ZERO);
+    }
 
     #[test]
     fn what_the_tools_complain_about_is_counted() {

@@ -3,12 +3,15 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use super::ground::program;
 use super::{Failed, Ground, Outcome, Process, failing, free_address, processes_of, write_filled};
+
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// A running HAProxy: a master and one worker with a thread per core.
 pub struct HaproxyPeer {
@@ -77,8 +80,11 @@ async fn ask(socket: &Path, line: &str) -> Outcome<String> {
     let asking = || failing::<std::io::Error>("speaking to haproxy");
     let mut stream = UnixStream::connect(socket).await.map_err(asking())?;
     stream.write_all(format!("{line}\n").as_bytes()).await.map_err(asking())?;
+    // The master waits for further commands otherwise.
+    stream.shutdown().await.map_err(asking())?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.map_err(asking())?;
+    let reading = tokio::time::timeout(ANSWER, stream.read_to_string(&mut answer)).await;
+    reading.map_err(failing("waiting for haproxy's answer"))?.map_err(asking())?;
     Ok(answer)
 }
 
