@@ -1,7 +1,7 @@
 # What a person types here. `make` alone lists it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-rust test-teahouse test-crash test-edge-cost bench bench-pipeline bench-edge lint
+.PHONY: help setup demo test test-rust test-teahouse test-crash test-edge-cost bench bench-pipeline bench-edge fuzz lint
 # One after the other: the targets share a build folder.
 .NOTPARALLEL:
 
@@ -39,6 +39,10 @@ test-crash: setup ## Kill the server after each event of a deploy, and see that 
 test-edge-cost: setup ## Instructions and allocations per request through the edge, against a ceiling
 	@echo '== test-edge-cost: what one request costs the edge, counted by valgrind'
 	dev/edge-cost
+
+fuzz: ## Throw bytes at the edge's parsers for ten minutes (FUZZ_SECONDS says otherwise)
+	@echo '== fuzz: request heads, chunked bodies and routes, against other readings of the same bytes'
+	fuzz/run
 
 lint: ## Formatting, clippy, and what may be in the dependency tree
 	@echo '== lint: cargo fmt, clippy, cargo-deny'

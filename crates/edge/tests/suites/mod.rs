@@ -5,5 +5,7 @@ mod fast;
 mod facts;
 mod files;
 mod hostile;
+mod limits;
 mod routing;
+mod slow;
 mod switching;

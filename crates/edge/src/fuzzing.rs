@@ -1,0 +1,262 @@
+//! What must hold for any bytes at all: the properties that `fuzz/` and the tests below throw bytes at.
+//!
+//! Each takes bytes and panics when its property does not hold.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use domain::route::{EnvironmentRoutes, Route, SlotRoutes, Table};
+use domain::slot::Endpoint;
+use domain::{AppName, Color, EnvironmentName, Epoch, ReleaseId, ServiceName};
+
+use crate::live::{acquire, host_name};
+use crate::registry::Registry;
+use crate::strict::{Chunks, Framing, MAX_FIELDS, MAX_HEAD, check, head_length, is_host};
+
+/// A head that is let through reads the same for another parser, has one framing, and is found however its
+/// bytes are cut.
+pub fn head(bytes: &[u8]) {
+    let length = head_length(bytes, 0);
+    for cut in cuts(bytes) {
+        match head_length(&bytes[..cut], 0) {
+            Some(early) => {
+                assert_eq!(Some(early), length, "a cut at {cut} ends the head elsewhere")
+            }
+            None => assert_eq!(head_length(bytes, cut), length, "seen up to {cut}"),
+        }
+    }
+    let Some(length) = length.filter(|length| *length <= MAX_HEAD) else { return };
+    let head = &bytes[..length];
+    let outcome = check(head);
+    assert_eq!(check(head), outcome, "twice the same");
+    let Ok(framing) = outcome else { return };
+    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    let mut other = httparse::Request::new(&mut fields);
+    let parsed = other.parse(head).expect("another parser reads what is let through");
+    assert_eq!(parsed, httparse::Status::Complete(length));
+    agrees(head, &other, framing);
+}
+
+fn agrees(head: &[u8], other: &httparse::Request<'_, '_>, framing: Framing) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let lines = head.strip_suffix(b"\r\n\r\n").expect("a head ends with an empty line");
+    let mut lines =
+        lines.split(|b| *b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let version = if other.version == Some(1) { "HTTP/1.1" } else { "HTTP/1.0" };
+    let line = format!("{} {} {version}", other.method.unwrap_or(""), other.path.unwrap_or(""));
+    assert_eq!(lines.next().map(text), Some(line));
+    assert_eq!(lines.count(), other.headers.len(), "as many fields");
+    let of = |name: &str| -> Vec<String> {
+        let same = other.headers.iter().filter(|field| field.name.eq_ignore_ascii_case(name));
+        same.map(|field| text(field.value).trim_matches([' ', '\t']).to_ascii_lowercase()).collect()
+    };
+    assert!(matches!(&of("host")[..], [host] if is_host(host.as_bytes())), "{:?}", of("host"));
+    let (lengths, codings) = (of("content-length"), of("transfer-encoding"));
+    match framing {
+        Framing::Chunked => {
+            assert!(lengths.is_empty() && codings == ["chunked"] && other.version == Some(1));
+        }
+        Framing::Length(length) => {
+            assert!(codings.is_empty() && lengths.len() <= 1);
+            assert_eq!(lengths.first().map_or(Ok(0), |said| said.parse()), Ok(length));
+        }
+        Framing::Tunnel => {
+            assert!(codings.is_empty() && lengths.iter().all(|said| said.parse() == Ok(0)));
+            assert!(!of("upgrade").is_empty() && !of("connection").is_empty());
+        }
+    }
+}
+
+/// A chunked body ends at the same byte, or is refused, however its bytes are cut.
+pub fn chunked(bytes: &[u8]) {
+    let whole = Chunks::default().advance(bytes);
+    for cut in cuts(bytes) {
+        let mut chunks = Chunks::default();
+        let parts = match chunks.advance(&bytes[..cut]) {
+            Ok((taken, false)) => {
+                assert_eq!(taken, cut, "everything before the end belongs to the body");
+                chunks.advance(&bytes[cut..]).map(|(more, ended)| (cut + more, ended))
+            }
+            other => other,
+        };
+        match (&whole, &parts) {
+            (Ok(whole), Ok(parts)) => assert_eq!(whole, parts, "cut at {cut}"),
+            (Err(_), Err(_)) => {}
+            // The first part alone may be fine and over before the odd byte.
+            (whole, parts) => panic!("cut at {cut}: {parts:?}, whole: {whole:?}"),
+        }
+    }
+    let mut chunks = Chunks::default();
+    let mut taken = 0;
+    let single = bytes.iter().find_map(|byte| {
+        let step = chunks.advance(std::slice::from_ref(byte));
+        taken += 1;
+        match step {
+            Ok((_, false)) => None,
+            Ok((_, true)) => Some(Ok((taken, true))),
+            Err(refusal) => Some(Err(refusal)),
+        }
+    });
+    match single.unwrap_or(Ok((bytes.len(), false))) {
+        Ok(end) => assert_eq!(whole, Ok(end), "byte by byte"),
+        Err(_) => assert!(whole.is_err(), "byte by byte it was refused"),
+    }
+}
+
+/// The first line is a host, the second a path, each further one a prefix: the longest prefix of whole
+/// segments answers, at the host in whatever spelling.
+pub fn route(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let mut lines = text.split('\n');
+    let (host, path) = (lines.next().unwrap_or(""), lines.next().unwrap_or(""));
+    let sane =
+        |prefix: &&str| *prefix == "/" || (prefix.starts_with('/') && !prefix.ends_with('/'));
+    let mut prefixes: Vec<&str> = lines.filter(sane).take(40).collect();
+    prefixes.sort_unstable();
+    prefixes.dedup();
+    normalised(host);
+    let live = ArcSwap::from_pointee(Registry::new(1).compile(&table(&prefixes)));
+    let found = acquire(&live, 0, HOST, path).ok().map(|acquired| acquired.route.prefix.clone());
+    assert_eq!(found.as_deref(), longest(&prefixes, path), "{path:?} among {prefixes:?}");
+}
+
+const HOST: &str = "tea.localhost";
+
+/// Upper case, a final dot and a port change nothing.
+fn normalised(host: &str) {
+    if !is_host(host.as_bytes()) {
+        return;
+    }
+    let name = host_name(host).into_owned();
+    assert_eq!(host_name(&host.to_ascii_uppercase()), name, "{host:?} in upper case");
+    let bare = !host.contains([':', '[', ']']) && !host.ends_with('.');
+    if bare {
+        assert_eq!(name, host.to_ascii_lowercase());
+        for same in [format!("{host}:8080"), format!("{host}."), format!("{host}.:80")] {
+            assert_eq!(host_name(&same), name, "{same:?}");
+        }
+    }
+}
+
+/// The model: compares whole segments, one by one.
+fn longest<'a>(prefixes: &[&'a str], path: &str) -> Option<&'a str> {
+    if !path.starts_with('/') {
+        return None;
+    }
+    let segments: Vec<&str> = path[1..].split('/').collect();
+    let covers = |prefix: &&&str| {
+        let wanted: Vec<&str> = prefix[1..].split('/').collect();
+        **prefix == "/" || segments.starts_with(&wanted)
+    };
+    prefixes.iter().filter(covers).max_by_key(|prefix| prefix.len()).copied()
+}
+
+fn table(prefixes: &[&str]) -> Table {
+    let app = AppName::new("tea").expect("a valid name");
+    let environment = EnvironmentName::new("staging").expect("a valid name");
+    let service = ServiceName::new("backend").expect("a valid name");
+    let routes = prefixes.iter().map(|prefix| Route {
+        prefix: (*prefix).into(),
+        service: service.clone(),
+        endpoints: vec![Endpoint::Http(([127, 0, 0, 1], 1).into())],
+        health: None,
+        max_body: None,
+    });
+    let slot = SlotRoutes { release: ReleaseId::nth(1), routes: routes.collect() };
+    let routes = EnvironmentRoutes {
+        app,
+        host: HOST.into(),
+        names: Vec::new(),
+        preview_host: format!("preview.{HOST}"),
+        live: Color::Blue,
+        slots: BTreeMap::from([(Color::Blue, slot)]),
+        drain_deadline: Duration::ZERO,
+        close_spread: Duration::ZERO,
+        https: false,
+    };
+    Table { epoch: Epoch(1), environments: BTreeMap::from([(environment, routes)]) }
+}
+
+/// Where to cut: everywhere in what is short, at some places in what is long.
+fn cuts(bytes: &[u8]) -> impl Iterator<Item = usize> {
+    (0..=bytes.len()).step_by((bytes.len() / 64).max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    /// Pieces of heads, put together in any order and broken here and there.
+    const PIECES: [&str; 28] = [
+        "GET ",
+        "POST ",
+        "/",
+        "/a",
+        "/api",
+        "*",
+        "http://tea",
+        " HTTP/1.1",
+        " HTTP/1.0",
+        "\r\n",
+        "\n",
+        "\r",
+        "Host: tea",
+        "host:",
+        "Content-Length: 3",
+        "content-length:3",
+        "Transfer-Encoding: chunked",
+        ": ",
+        "chunked",
+        "Upgrade: x",
+        "Connection: upgrade",
+        "\r\n\r\n",
+        "X: y",
+        "\0",
+        "%2e%2e",
+        "..",
+        "3\r\nabc\r\n",
+        "0\r\n\r\n",
+    ];
+
+    fn pieces() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            9 => prop::sample::select(&PIECES[..]).prop_map(|piece| piece.as_bytes().to_vec()),
+            1 => any::<u8>().prop_map(|byte| vec![byte]),
+        ];
+        prop::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
+    }
+
+    /// Mostly right: what is let through must be reached often enough to be compared.
+    fn heads() -> impl Strategy<Value = Vec<u8>> {
+        pieces().prop_map(|odd| {
+            let mut bytes = b"POST /a HTTP/1.1\r\nHost: tea\r\n".to_vec();
+            bytes.extend(odd);
+            bytes.extend(b"\r\n\r\n");
+            bytes
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_have_two_readings_as_a_head(bytes in prop_oneof![pieces(), heads()]) {
+            super::head(&bytes);
+        }
+
+        #[test]
+        fn a_chunked_body_ends_where_it_ends_however_it_is_cut(
+            bytes in prop::collection::vec(prop::sample::select(&b"0123aF;= \r\n\r\nx:"[..]), 0..60)
+        ) {
+            super::chunked(&bytes);
+        }
+
+        #[test]
+        fn the_longest_prefix_of_whole_segments_answers(
+            host in "[A-Za-z0-9.:\\[\\]_-]{1,20}",
+            path in "(/[ab]{0,2}){0,5}",
+            prefixes in prop::collection::vec("(/[ab]{1,2}){1,4}|/", 0..8)
+        ) {
+            super::route(format!("{host}\n{path}\n{}", prefixes.join("\n")).as_bytes());
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! A chunked body, cut in every way.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| edge::fuzzing::chunked(bytes));
