@@ -1,7 +1,7 @@
 # What a person types here. `make` alone lists it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-rust test-teahouse test-crash test-edge-cost bench bench-pipeline bench-edge fuzz lint
+.PHONY: help setup demo test test-rust test-teahouse test-crash test-edge-cost bench bench-pipeline bench-edge bench-conformance fuzz lint
 # One after the other: the targets share a build folder.
 .NOTPARALLEL:
 
@@ -55,6 +55,10 @@ bench: bench-pipeline bench-edge ## All benchmarks
 bench-pipeline: setup ## The pipeline against a shell script doing the same (writes target/bench/pipeline.json)
 	@echo '== bench-pipeline: the pipeline against a shell script that runs the same commands'
 	bench/pipeline/run
+
+bench-conformance: setup ## Public conformance suites against the edge, and hostile requests (writes target/bench/conformance.json)
+	@echo '== bench-conformance: h2spec, frames of WebSocket and hostile requests, beside nginx'
+	bench/conformance/run
 
 bench-edge: setup ## The edge against nginx, HAProxy and kamal-proxy (writes target/bench/edge.json; BENCH_ARGS=--quick takes 3 minutes)
 	@echo '== bench-edge: what a request costs, beside nginx, HAProxy and kamal-proxy'
