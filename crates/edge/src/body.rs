@@ -10,7 +10,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use domain::route::Reason;
 
 use crate::facts::Flight;
-use crate::files::FileBody;
+use crate::files::{FileBody, Gzipped};
 use crate::guard::Busy;
 use crate::limits::Limited;
 use crate::pool::Lease;
@@ -65,6 +65,7 @@ enum Content {
     Bytes(Full<Bytes>),
     Upstream(Incoming, Option<Lease>),
     File(FileBody),
+    Gzipped(Box<Gzipped>),
 }
 
 impl Answer {
@@ -90,6 +91,11 @@ impl Answer {
 
     pub fn file(body: FileBody, flight: Flight) -> Self {
         Self::new(Content::File(body), Some(flight))
+    }
+
+    /// A file that is compressed on its way: how long it will be is not known.
+    pub fn gzipped(body: Gzipped, flight: Flight) -> Self {
+        Self::new(Content::Gzipped(Box::new(body)), Some(flight))
     }
 
     /// Keeps the connection marked as busy until the answer is over.
@@ -143,7 +149,14 @@ impl Body for Answer {
         let polled = match &mut this.content {
             Content::Bytes(full) => Pin::new(full).poll_frame(cx).map_err(|never| match never {}),
             Content::Upstream(body, _) => Pin::new(body).poll_frame(cx).map_err(Into::into),
-            Content::File(file) => Poll::Ready(file.next().map(|read| read.map_err(Into::into))),
+            Content::File(file) => {
+                let read = file.next();
+                Poll::Ready(read.map(|read| read.map(Frame::data).map_err(Into::into)))
+            }
+            Content::Gzipped(file) => {
+                let read = file.next();
+                Poll::Ready(read.map(|read| read.map(Frame::data).map_err(Into::into)))
+            }
         };
         match &polled {
             Poll::Pending => {}
@@ -171,6 +184,7 @@ impl Body for Answer {
             Content::Bytes(full) => full.is_end_stream(),
             Content::Upstream(body, _) => body.is_end_stream(),
             Content::File(file) => file.left() == 0,
+            Content::Gzipped(file) => file.is_over(),
         }
     }
 
@@ -179,6 +193,7 @@ impl Body for Answer {
             Content::Bytes(full) => full.size_hint(),
             Content::Upstream(body, _) => body.size_hint(),
             Content::File(file) => SizeHint::with_exact(file.left()),
+            Content::Gzipped(_) => SizeHint::default(),
         }
     }
 }

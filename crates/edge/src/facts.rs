@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 pub use away::Away;
 use counters::Counters;
-pub use flight::{Flight, Meter};
+pub use flight::{Flight, Meter, Upgraded};
 
 /// One service of one slot of one release, as long as anybody may still ask about it.
 pub struct Service {

@@ -2,6 +2,7 @@
 //!
 //! Files are read on the worker's own thread, 32 KiB at a time, as they come from the page cache.
 
+mod compress;
 mod conditions;
 mod names;
 mod open;
@@ -10,7 +11,7 @@ use std::path::Path;
 
 use http::header::{
     ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
-    CONTENT_TYPE, ETAG, HeaderMap, LAST_MODIFIED, LOCATION, VARY, X_CONTENT_TYPE_OPTIONS,
+    CONTENT_TYPE, ETAG, HeaderMap, LAST_MODIFIED, LOCATION, RANGE, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 
@@ -20,6 +21,7 @@ use crate::facts::Flight;
 use conditions::{Span, Validators};
 use open::{Found, Opened};
 
+pub use compress::Gzipped;
 pub use open::FileBody;
 
 /// Where a request's file may lie.
@@ -89,7 +91,15 @@ fn empty(status: StatusCode, mut flight: Flight) -> Response<Answer> {
     response
 }
 
-fn respond<B>(opened: Opened, request: &Request<B>, mut flight: Flight) -> Response<Answer> {
+fn respond<B>(mut opened: Opened, request: &Request<B>, mut flight: Flight) -> Response<Answer> {
+    let kind = names::content_type(&opened.name);
+    let takes = names::encodings(request.headers().get(ACCEPT_ENCODING)).gzip;
+    // A part of a file is a part of what lies on the disk.
+    let whole = !request.headers().contains_key(RANGE);
+    if opened.encoding.is_none() && takes && whole && compress::is_worth(kind, opened.length) {
+        opened.encoding = Some("gzip");
+        return compressed(opened, kind, request, flight);
+    }
     let release = &flight.service().key.release;
     let validators = Validators::new(release.as_str(), &opened);
     if validators.unchanged(request.headers()) {
@@ -110,7 +120,7 @@ fn respond<B>(opened: Opened, request: &Request<B>, mut flight: Flight) -> Respo
     flight.answered(status.as_u16());
     let mut headers = HeaderMap::new();
     describe(&mut headers, &opened, &validators);
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(names::content_type(&opened.name)));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     insert(&mut headers, CONTENT_LENGTH, (until - from).to_string());
     if let Some(encoding) = opened.encoding {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding));
@@ -118,10 +128,45 @@ fn respond<B>(opened: Opened, request: &Request<B>, mut flight: Flight) -> Respo
     if status == StatusCode::PARTIAL_CONTENT {
         insert(&mut headers, CONTENT_RANGE, format!("bytes {from}-{}/{length}", until - 1));
     }
-    let body = FileBody::new(opened.file, from, until);
-    let mut response = Response::new(Answer::file(body, flight));
+    // To a HEAD nothing is sent: its answer is whole as it is.
+    let answer = match *request.method() {
+        Method::HEAD => Answer::bytes("", Some(flight)),
+        _ => Answer::file(FileBody::new(opened.file, from, until), flight),
+    };
+    let mut response = Response::new(answer);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
+    response
+}
+
+/// The whole of a file, compressed on its way.
+fn compressed<B>(
+    opened: Opened,
+    kind: &'static str,
+    request: &Request<B>,
+    mut flight: Flight,
+) -> Response<Answer> {
+    let validators = Validators::new(flight.service().key.release.as_str(), &opened);
+    let mut headers = HeaderMap::new();
+    describe(&mut headers, &opened, &validators);
+    headers.remove(ACCEPT_RANGES);
+    let mut response = if validators.unchanged(request.headers()) {
+        empty(StatusCode::NOT_MODIFIED, flight)
+    } else {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        flight.answered(StatusCode::OK.as_u16());
+        let known = compress::known(&opened);
+        if let Some(known) = &known {
+            insert(&mut headers, CONTENT_LENGTH, known.len().to_string());
+        }
+        Response::new(match (known, request.method()) {
+            (_, &Method::HEAD) => Answer::bytes("", Some(flight)),
+            (Some(known), _) => Answer::bytes(known, Some(flight)),
+            (None, _) => Answer::gzipped(Gzipped::new(opened), flight),
+        })
+    };
+    response.headers_mut().extend(headers);
     response
 }
 

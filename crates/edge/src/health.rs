@@ -10,20 +10,22 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
 use crate::replica::{Fault, Replica};
 use crate::worker::Shared;
 
 /// Checks under way at one time.
-const PARALLEL: usize = 32;
+const PARALLEL: usize = 64;
+/// Checks that begin in the same moment.
+const TOGETHER: usize = 16;
 /// Between a failed request and the check that may bring its replica back.
 const RECHECK: Duration = Duration::from_millis(100);
 
 /// Checks the replicas of the table in force, once per interval; an ejected one also soon after its ejection.
 pub async fn run(shared: Arc<Shared>) {
     let under_way = Rc::new(RefCell::new(HashSet::new()));
-    let permits = Rc::new(Semaphore::new(PARALLEL));
+    let permits = Arc::new(Semaphore::new(PARALLEL));
     let mut ticks = interval(shared.limits.health_interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -37,14 +39,35 @@ pub async fn run(shared: Arc<Shared>) {
             }
         };
         let live = shared.live.load_full();
-        for replica in live.replicas.iter().filter(|replica| all || !replica.healthy()) {
-            if !under_way.borrow_mut().insert(replica.id) {
+        let due = live.replicas.iter().filter(|replica| all || !replica.healthy());
+        let due: Vec<Arc<Replica>> = due.cloned().collect();
+        // A table may be replaced meanwhile, and should not be kept for as long as a round takes.
+        drop(live);
+        round(&shared, due, all, &under_way, &permits).await;
+    }
+}
+
+/// Checks `due`, spread over half of the interval if it is a round over `all`; no more tasks than permits.
+async fn round(
+    shared: &Arc<Shared>,
+    due: Vec<Arc<Replica>>,
+    all: bool,
+    under_way: &Rc<RefCell<HashSet<u64>>>,
+    permits: &Arc<Semaphore>,
+) {
+    let began = Instant::now();
+    let count = due.len().div_ceil(TOGETHER) as u32;
+    let pause = if all { shared.limits.health_interval / 2 / count.max(1) } else { Duration::ZERO };
+    for (group, replicas) in due.chunks(TOGETHER).enumerate() {
+        sleep_until(began + pause * group as u32).await;
+        for replica in replicas {
+            if replica.gone() || !under_way.borrow_mut().insert(replica.id) {
                 continue;
             }
+            let Ok(permit) = permits.clone().acquire_owned().await else { return };
             let (replica, limit) = (replica.clone(), shared.limits.health_timeout);
-            let (under_way, permits) = (under_way.clone(), permits.clone());
+            let under_way = under_way.clone();
             tokio::task::spawn_local(async move {
-                let permit = permits.acquire().await;
                 let outcome = timeout(limit, check(&replica)).await;
                 note(&replica, outcome.unwrap_or(Err(Fault::NoAnswer)));
                 under_way.borrow_mut().remove(&replica.id);

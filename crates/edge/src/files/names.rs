@@ -70,14 +70,20 @@ pub fn is_page(name: &str) -> bool {
 /// What the client takes; `q=0` is a refusal.
 pub fn encodings(accept: Option<&HeaderValue>) -> Encodings {
     let accept = accept.and_then(|accept| accept.to_str().ok()).unwrap_or("");
-    let takes = |name: &str| {
-        accept.split(',').any(|part| {
-            let (coding, quality) = part.split_once(';').unwrap_or((part, ""));
-            let refused = ["q=0", "q=0.0", "q=0.00", "q=0.000"].contains(&quality.trim());
-            coding.trim().eq_ignore_ascii_case(name) && !refused
-        })
+    let quality = |name: &str| {
+        let of = |part: &str| {
+            let (coding, parameter) = part.split_once(';').unwrap_or((part, "q=1"));
+            let (key, value) = parameter.trim().split_once('=')?;
+            let named =
+                coding.trim().eq_ignore_ascii_case(name) && key.trim().eq_ignore_ascii_case("q");
+            named.then(|| value.trim().parse::<f32>().unwrap_or(0.0))
+        };
+        accept.split(',').find_map(of)
     };
-    Encodings { br: takes("br"), gzip: takes("gzip") }
+    // What is not named is as welcome as `*` (RFC 9110, section 12.5.3).
+    let rest = quality("*").unwrap_or(0.0);
+    let (br, gzip) = (quality("br").unwrap_or(rest), quality("gzip").unwrap_or(rest));
+    Encodings { br: br > 0.0 && br >= gzip, gzip: gzip > 0.0 }
 }
 
 pub fn content_type(name: &str) -> &'static str {

@@ -2,14 +2,16 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
-use hyper::body::Frame;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::sys::stat::Mode;
 
+use super::compress::Identity;
 use super::names::Encodings;
 
 /// What lies under a name.
@@ -28,6 +30,7 @@ pub struct Opened {
     pub length: u64,
     pub modified: SystemTime,
     pub encoding: Option<&'static str>,
+    pub identity: Identity,
 }
 
 /// Opens `name` in `folder`, the best variant for `encodings`.
@@ -71,7 +74,9 @@ impl Entry {
     fn opened(self, name: &str, encoding: Option<&'static str>) -> Opened {
         let modified = self.data.modified().unwrap_or(SystemTime::UNIX_EPOCH);
         let length = self.data.len();
-        Opened { file: self.file, name: name.into(), length, modified, encoding }
+        let since = modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let identity = (self.data.dev(), self.data.ino(), since.as_nanos(), length);
+        Opened { file: self.file, name: name.into(), length, modified, encoding, identity }
     }
 }
 
@@ -82,9 +87,30 @@ fn open_beneath(root: &File, name: &str) -> Option<Entry> {
     let how = OpenHow::new()
         .flags(flags)
         .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let file = File::from(openat2(root, name, how).ok()?);
+    let file = match openat2(root, name, how) {
+        Ok(file) => file.into(),
+        // An old kernel does not know the call, and some sandboxes refuse it.
+        Err(Errno::ENOSYS | Errno::EPERM) => walk(root, name)?,
+        Err(_) => return None,
+    };
     let data = file.metadata().ok()?;
     Some(Entry { file, data })
+}
+
+/// The same step by step, for where the kernel cannot do it: no symbolic link is followed at all.
+fn walk(root: &File, name: &str) -> Option<File> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NOCTTY;
+    let mut parts = name.split('/').peekable();
+    let mut at = root.try_clone().ok()?;
+    while let Some(part) = parts.next() {
+        if part.is_empty() || part == "." || part == ".." {
+            return None;
+        }
+        let last = parts.peek().is_none();
+        let more = if last { OFlag::O_NONBLOCK } else { OFlag::O_DIRECTORY };
+        at = openat(&at, part, flags | more, Mode::empty()).ok()?.into();
+    }
+    Some(at)
 }
 
 const PIECE: u64 = 32 * 1024;
@@ -106,7 +132,7 @@ impl FileBody {
     }
 
     /// The next piece. A file that became shorter breaks the answer off rather than ending it early.
-    pub fn next(&mut self) -> Option<io::Result<Frame<Bytes>>> {
+    pub fn next(&mut self) -> Option<io::Result<Bytes>> {
         let size = self.left().min(PIECE);
         if size == 0 {
             return None;
@@ -116,6 +142,34 @@ impl FileBody {
             return Some(Err(error));
         }
         self.at += size;
-        Some(Ok(Frame::data(piece.freeze())))
+        Some(Ok(piece.freeze()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn without_the_kernels_help_no_name_leads_out_of_the_folder_either() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::create_dir_all(path("site/assets")).unwrap();
+        std::fs::write(path("secret"), "secret").unwrap();
+        std::fs::write(path("site/assets/app.js"), "script").unwrap();
+        symlink("../secret", path("site/leak")).unwrap();
+        symlink("..", path("site/up")).unwrap();
+        let root = File::open(path("site")).unwrap();
+        let mut text = String::new();
+        walk(&root, "assets/app.js").unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "script");
+        let etc = "/etc/passwd";
+        for name in ["leak", "up/secret", "../secret", "assets/../../secret", etc, "", "a//b", "."]
+        {
+            assert!(walk(&root, name).is_none(), "{name}");
+        }
     }
 }

@@ -180,3 +180,56 @@ async fn an_old_page_still_finds_its_assets_after_the_switch() {
     edge.client.publish(&table(3, Green, &[(Green, served(2, &green))])).await.unwrap();
     assert_eq!(session.get(HOST, "/assets/app-blue1234X.js").await.status, 404);
 }
+
+#[tokio::test]
+async fn a_text_is_compressed_on_its_way_and_the_same_file_looks_the_same_each_time() {
+    use std::io::Read;
+    let site = site("blue");
+    let content: String = (0..40_000).map(|n| format!("line {n}\n")).collect();
+    write(site.path(), "dist/long.txt", &content);
+    write(site.path(), "dist/photo.png", &content);
+    let edge = TestEdge::start();
+    edge.client.publish(&table(1, Blue, &[(Blue, served(1, &site))])).await.unwrap();
+    let mut session = Session::open(edge.address).await;
+    let accept = ("accept-encoding", "br;q=0.1, gzip;q=0.5");
+    let plain = session.get(HOST, "/long.txt").await;
+    let mut tags = Vec::new();
+    for _ in 0..3 {
+        let reply = session.ask("GET", HOST, "/long.txt", &[accept], "").await;
+        assert_eq!((reply.status, reply.header("content-encoding")), (200, "gzip"));
+        assert_eq!((reply.header("vary"), reply.header("accept-ranges")), ("accept-encoding", ""));
+        assert!(reply.body.len() < content.len() / 3, "{} bytes", reply.body.len());
+        let mut text = String::new();
+        flate2::read::GzDecoder::new(&reply.body[..]).read_to_string(&mut text).unwrap();
+        assert!(text == content, "the content changed on its way");
+        tags.push(reply.header("etag").to_owned());
+    }
+    tags.dedup();
+    assert!(tags.len() == 1 && tags[0] != plain.header("etag"), "{tags:?}");
+    let head = session.ask("HEAD", HOST, "/long.txt", &[accept], "").await;
+    assert_eq!((head.status, head.header("content-encoding"), head.text()), (200, "gzip", ""));
+    let known = [accept, ("if-none-match", &*tags[0])];
+    assert_eq!(session.ask("GET", HOST, "/long.txt", &known, "").await.status, 304);
+    let part = [accept, ("range", "bytes=0-3")];
+    let part = session.ask("GET", HOST, "/long.txt", &part, "").await;
+    assert_eq!((part.status, part.header("content-encoding"), part.text()), (206, "", "line"));
+    let refused = [("accept-encoding", "*;q=0.5, gzip;q=0.0")];
+    for (path, headers) in [("/long.txt", &refused), ("/photo.png", &[accept])] {
+        let reply = session.ask("GET", HOST, path, headers, "").await;
+        assert_eq!((reply.header("content-encoding"), reply.body.len()), ("", content.len()));
+    }
+    let facts = edge.facts(Blue, "frontend").await;
+    assert!(facts.reasons.is_empty(), "nobody left: {facts:?}");
+}
+
+#[tokio::test]
+async fn a_pipe_or_a_device_in_the_folder_is_no_file_and_holds_nobody_up() {
+    let site = site("blue");
+    let pipe = site.path().join("dist/pipe.txt");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let edge = TestEdge::start();
+    edge.client.publish(&table(1, Blue, &[(Blue, served(1, &site))])).await.unwrap();
+    assert_eq!(edge.get(HOST, "/pipe.txt").await.status, 404);
+    assert_eq!(edge.get(HOST, "/robots.txt").await.status, 200);
+}
