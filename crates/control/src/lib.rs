@@ -1,6 +1,7 @@
 //! The loop. Takes events, asks `domain`, performs actions through the other crates.
 
 mod branches;
+pub mod certificates;
 pub mod clock;
 pub mod control;
 pub mod effects;

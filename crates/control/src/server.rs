@@ -8,11 +8,14 @@ use std::sync::Arc;
 
 use domain::RunId;
 use domain::app::{App, Event};
+use domain::certificate::{Pace, wishes};
 use domain::{CommitId, EnvironmentName, Identity};
 use engine::process::{ProcessConfig, ProcessEngine, ShimCommand, Unprivileged, lasting_port};
+use ipnet::IpNet;
 use store::{Lock, Store};
 use tokio_util::sync::CancellationToken;
 
+use crate::certificates::{Keeper, KeeperConfig};
 use crate::control::{Control, Declined, Handle, OpenError};
 use crate::effects::Performer;
 use crate::pipeline::{Pipeline, PipelineConfig, PipelineError, RunAs};
@@ -33,6 +36,22 @@ pub struct ServerConfig {
     pub program: PathBuf,
     /// Where the edge carries traffic; port 0 takes a free one, once.
     pub listen: SocketAddr,
+    pub https: Https,
+    /// Proxies in front of the edge, whose word about the client is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// The edge writes a line for each request.
+    pub access_log: bool,
+}
+
+/// Where the edge carries TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Https {
+    /// Where the server before had it, or nowhere: a restart without the flag changes nothing.
+    #[default]
+    AsBefore,
+    Off,
+    /// Port 0 takes a free one, once.
+    At(SocketAddr),
 }
 
 /// A server that has not begun yet.
@@ -43,6 +62,7 @@ pub struct Server {
     config: ServerConfig,
     control: Control<Performer>,
     lock: Lock,
+    keeper: KeeperConfig,
 }
 
 /// Why a server cannot begin.
@@ -91,13 +111,22 @@ impl Server {
             run_as: run_as.map(|user| RunAs { uid: user.uid, gid: user.gid }),
             environment: std::env::vars().collect(),
         })?;
-        let listen = settle_address(&config)?;
+        let listen = settle_address(&config.state, "listen", config.listen)?;
+        let https = settle_https(&config)?;
         let edge = edge::Client::new(edge_folder(&config.state).join("control.sock"));
-        let world = Arc::new(World::new(engine.clone(), edge, pipeline, listen));
+        let world = Arc::new(World::new(engine.clone(), edge, pipeline, listen, https));
         let store = Store::open(&config.state).await?;
+        let keeper = KeeperConfig {
+            store: store.clone(),
+            edge: world.edge.clone(),
+            project: config.project.clone(),
+            http: listen,
+            https,
+            pace: Pace::default(),
+        };
         let performer = Arc::new(Performer::new(world.clone()));
         let (control, handle) = Control::open(store, performer).await?;
-        Ok(Self { handle, world, engine, config, control, lock })
+        Ok(Self { handle, world, engine, config, control, lock, keeper })
     }
 
     /// What runs everything, for those who look closer than [`World::engine`] lets them.
@@ -109,7 +138,10 @@ impl Server {
     pub async fn run(self, stop: CancellationToken) -> Result<(), ServerError> {
         self.start_edge().await?;
         self.world.pipeline.sweep(&under_way(&self.handle.app())).await?;
+        let keeper = Keeper::open(self.keeper, self.world.certificates.clone()).await?;
+        let apps = self.handle.clone();
         let watchers = [
+            tokio::spawn(keeper.run(move || wishes(&apps.app()))),
             tokio::spawn(branches::watch(self.world.clone(), self.handle.clone())),
             tokio::spawn(reconcile::reconcile(self.world.clone(), self.handle.clone())),
             tokio::spawn(keep_edge(self.engine.clone())),
@@ -165,7 +197,7 @@ impl Server {
     async fn start_edge(&self) -> Result<(), ServerError> {
         let folder = edge_folder(&self.config.state);
         make_folder(&folder)?;
-        let command: Vec<OsString> = vec![
+        let mut command: Vec<OsString> = vec![
             self.config.program.clone().into(),
             "edge".into(),
             "--listen".into(),
@@ -173,6 +205,13 @@ impl Server {
             "--folder".into(),
             folder.into(),
         ];
+        if let Some(https) = self.world.https {
+            command.extend(["--https".into(), https.to_string().into()]);
+        }
+        for proxy in &self.config.trusted_proxies {
+            command.extend(["--trusted-proxy".into(), proxy.to_string().into()]);
+        }
+        command.extend(self.config.access_log.then(|| "--access-log".into()));
         Ok(self.engine.supervise(EDGE, command, BTreeMap::new(), true).await?)
     }
 }
@@ -210,15 +249,19 @@ fn make_folder(path: &Path) -> Result<(), ServerError> {
 }
 
 /// The address the edge always had; or the wished one, with a port that stays free for it in the place of 0.
-fn settle_address(config: &ServerConfig) -> Result<SocketAddr, ServerError> {
-    let folder = edge_folder(&config.state);
+fn settle_address(
+    state: &Path,
+    name: &str,
+    address: SocketAddr,
+) -> Result<SocketAddr, ServerError> {
+    let folder = edge_folder(state);
     make_folder(&folder)?;
-    let path = folder.join("listen");
-    let known = std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
-    let address = match known {
-        Some(known) if fits(config.listen, known) => return Ok(known),
-        _ => config.listen,
-    };
+    let path = folder.join(name);
+    if let Some(known) = kept_address(&path)
+        && fits(address, known)
+    {
+        return Ok(known);
+    }
     let failed = |source| ServerError::Listen { address, source };
     let port = match address.port() {
         0 => lasting_port().map_err(failed)?,
@@ -229,6 +272,24 @@ fn settle_address(config: &ServerConfig) -> Result<SocketAddr, ServerError> {
     let written = std::fs::write(&path, free.to_string());
     written.map_err(|source| ServerError::Io { path, source })?;
     Ok(free)
+}
+
+fn settle_https(config: &ServerConfig) -> Result<Option<SocketAddr>, ServerError> {
+    let path = edge_folder(&config.state).join("https");
+    match config.https {
+        Https::At(address) => settle_address(&config.state, "https", address).map(Some),
+        Https::AsBefore => Ok(kept_address(&path)),
+        Https::Off => match std::fs::remove_file(&path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(ServerError::Io { path, source })
+            }
+            _ => Ok(None),
+        },
+    }
+}
+
+fn kept_address(path: &Path) -> Option<SocketAddr> {
+    std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
 fn fits(wished: SocketAddr, known: SocketAddr) -> bool {

@@ -11,6 +11,7 @@ use domain::slot::{SlotSpec, Snapshot};
 use domain::{Color, EnvironmentName, ReleaseId, ServiceName};
 use engine::Engine;
 
+use crate::certificates::Board;
 use crate::pipeline::Pipeline;
 use crate::spec::{self, SlotRequest, SpecError, Variables};
 
@@ -21,6 +22,9 @@ pub struct World {
     pub pipeline: Pipeline,
     /// Where the edge carries traffic.
     pub listen: SocketAddr,
+    /// Where it carries TLS, if it does.
+    pub https: Option<SocketAddr>,
+    pub certificates: Board,
     seen: Mutex<BTreeMap<EnvironmentName, Snapshot>>,
 }
 
@@ -86,8 +90,10 @@ impl World {
         edge: edge::Client,
         pipeline: Pipeline,
         listen: SocketAddr,
+        https: Option<SocketAddr>,
     ) -> Self {
-        Self { engine, edge, pipeline, listen, seen: Mutex::default() }
+        let certificates = Board::default();
+        Self { engine, edge, pipeline, listen, https, certificates, seen: Mutex::default() }
     }
 
     /// Notes what was last seen of an environment.

@@ -5,7 +5,8 @@ use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use control::server::{Server, ServerConfig, stop_edge};
+use control::server::{Https, Server, ServerConfig, stop_edge};
+use ipnet::IpNet;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -18,6 +19,7 @@ use crate::api::{self, Api};
 #[command(after_help = "Examples:
   launchway server                           traffic at http://<environment>.<app>.localhost:8080
   launchway server --listen 0.0.0.0:80       the same for everybody
+  launchway server --listen 0.0.0.0:80 --https 0.0.0.0:443       and with TLS
   LAUNCHWAY_LOG=debug launchway server       with more in its log
 
 Ctrl-C or SIGTERM stops the server only: the edge, the app and its data go on, and the next server takes \
@@ -26,12 +28,34 @@ pub struct Args {
     /// Where the edge carries traffic
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
+    /// Where the edge carries TLS; kept for later starts without it, `off` ends that
+    #[arg(long, value_name = "ADDRESS", value_parser = https)]
+    https: Option<Https>,
+    /// A proxy in front of the edge, whose word about the client is believed; may be repeated
+    #[arg(long = "trusted-proxy", value_name = "CIDR")]
+    trusted_proxies: Vec<IpNet>,
+    /// Let the edge write one line of JSON for each request
+    #[arg(long)]
+    access_log: bool,
+}
+
+fn https(text: &str) -> Result<Https, String> {
+    if text == "off" {
+        return Ok(Https::Off);
+    }
+    let address = text.parse().map_err(|_| "write an address like `0.0.0.0:443`, or `off`")?;
+    Ok(Https::At(address))
 }
 
 /// Runs the verb.
 pub async fn run(args: Args, globals: &Globals) -> Outcome {
     log();
-    let config = config(globals, args.listen)?;
+    let config = ServerConfig {
+        https: args.https.unwrap_or_default(),
+        trusted_proxies: args.trusted_proxies,
+        access_log: args.access_log,
+        ..config(globals, args.listen)?
+    };
     api::check_length(&config.state)?;
     // From here on no signal is lost, and none ends the server in the middle of something.
     let stop = stop_on_signal()?;
@@ -80,7 +104,15 @@ pub fn config(globals: &Globals, listen: SocketAddr) -> Result<ServerConfig, Fai
         Failure::new(Exit::Usage, message, "choose another one with --state")
     })?;
     let state = state.canonicalize()?;
-    Ok(ServerConfig { state, project, program: std::env::current_exe()?, listen })
+    Ok(ServerConfig {
+        state,
+        project,
+        program: std::env::current_exe()?,
+        listen,
+        https: Https::AsBefore,
+        trusted_proxies: Vec::new(),
+        access_log: false,
+    })
 }
 
 /// State is no part of the project: git is told not to look.
