@@ -50,7 +50,7 @@ lint: ## Formatting, clippy, and what may be in the dependency tree
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	dev/deny
 
-bench: bench-pipeline bench-edge ## All benchmarks
+bench: bench-pipeline bench-edge bench-switch ## All benchmarks
 
 bench-pipeline: setup ## The pipeline against a shell script doing the same (writes target/bench/pipeline.json)
 	@echo '== bench-pipeline: the pipeline against a shell script that runs the same commands'
@@ -63,3 +63,7 @@ bench-conformance: setup ## Public conformance suites against the edge, and host
 bench-edge: setup ## The edge against nginx, HAProxy and kamal-proxy (writes target/bench/edge.json; BENCH_ARGS=--quick takes 3 minutes)
 	@echo '== bench-edge: what a request costs, beside nginx, HAProxy and kamal-proxy'
 	bench/edge/run $(BENCH_ARGS)
+
+bench-switch: setup ## What clients lose at 200 switches under load, beside the same proxies (writes target/bench/switch.json; BENCH_ARGS=--quick)
+	@echo '== bench-switch: releases come and go under load, behind the edge, nginx, HAProxy and kamal-proxy'
+	bench/switch/run $(BENCH_ARGS)

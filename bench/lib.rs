@@ -2,3 +2,4 @@
 
 pub mod edge;
 pub mod peers;
+pub mod switch;

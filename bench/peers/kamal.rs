@@ -46,6 +46,8 @@ impl KamalPeer {
         command
             .args(["deploy", "app", "--target", &backend.to_string(), "--host", HOST])
             .args(["--health-check-path", "/1k", "--tls", "--tls-redirect=false"])
+            // What still runs then is broken off. The default is 30 s, for which each switch would wait.
+            .args(["--drain-timeout", "3s"])
             .arg("--forward-headers")
             .arg("--tls-certificate-path")
             .arg(&self.certificate)
