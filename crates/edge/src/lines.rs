@@ -51,6 +51,30 @@ impl Line {
     }
 }
 
+/// A place for the fields of a head. Large: whoever reads a head has one, and nobody moves it.
+pub struct Lines {
+    lines: [Line; MAX_FIELDS],
+    count: usize,
+}
+
+impl Lines {
+    pub fn new() -> Self {
+        Self { lines: [Line::default(); MAX_FIELDS], count: 0 }
+    }
+
+    /// False if there are too many.
+    pub fn push(&mut self, line: Line) -> bool {
+        let Some(free) = self.lines.get_mut(self.count) else { return false };
+        *free = line;
+        self.count += 1;
+        true
+    }
+
+    pub fn all(&self) -> &[Line] {
+        &self.lines[..self.count]
+    }
+}
+
 /// The line is no field, or does not end with CRLF.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Odd;

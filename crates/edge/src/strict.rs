@@ -4,7 +4,9 @@
 //! refuses them: whatever it forwards has exactly one meaning.
 
 pub use crate::lines::MAX_FIELDS;
-use crate::lines::{HOST, Line, Next, Odd, Span, TARGET, TOKEN, all, line_end, next, span_of};
+use crate::lines::{
+    HOST, Line, Lines, Next, Odd, Span, TARGET, TOKEN, all, line_end, next, span_of,
+};
 
 /// How the bytes after the head are framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +70,7 @@ pub fn head_length(bytes: &[u8], seen: usize) -> Option<usize> {
 
 /// A request's head: checked, and where its parts lie in its bytes.
 #[derive(Debug)]
-pub struct Head {
+pub struct Head<'l> {
     /// With the empty line.
     pub length: usize,
     pub method: Span,
@@ -83,42 +85,40 @@ pub struct Head {
     pub expect: bool,
     /// There is a `Connection` field.
     pub connection: bool,
-    lines: [Line; MAX_FIELDS],
-    count: usize,
+    lines: &'l [Line],
 }
 
-impl Head {
-    pub fn lines(&self) -> &[Line] {
-        &self.lines[..self.count]
+impl<'l> Head<'l> {
+    pub fn lines(&self) -> &'l [Line] {
+        self.lines
     }
 }
 
 /// Checks a whole head, its empty line included.
 pub fn check(head: &[u8]) -> Result<Framing, Refusal> {
-    match parse(head)? {
+    match parse(head, &mut Lines::new())? {
         Some(parsed) if parsed.length == head.len() => Ok(parsed.framing),
         _ => Err(Refusal::Malformed),
     }
 }
 
 /// Reads the head at the start of `bytes` in one pass; `None` while it is incomplete and nothing is wrong yet.
-pub fn parse(bytes: &[u8]) -> Result<Option<Head>, Refusal> {
+pub fn parse<'l>(bytes: &[u8], lines: &'l mut Lines) -> Result<Option<Head<'l>>, Refusal> {
     let bytes = &bytes[..bytes.len().min(MAX_HEAD)];
     let Some((stop, mut at)) = line_end(bytes, 0)? else { return Ok(None) };
     let line = request_line(&bytes[..stop])?;
     let mut fields = Fields::default();
-    let mut lines = [Line::default(); MAX_FIELDS];
-    let mut count = 0;
     let length = loop {
         let field = match next(bytes, at)? {
             Next::Field(field) => field,
             Next::End(end) => break end,
             Next::Incomplete => return Ok(None),
         };
-        *lines.get_mut(count).ok_or(Refusal::HeadTooLarge)? = field;
+        if !lines.push(field) {
+            return Err(Refusal::HeadTooLarge);
+        }
         fields.note(field, bytes)?;
         at = field.place().end;
-        count += 1;
     };
     let host = fields.host.ok_or(Refusal::Malformed)?;
     let authority = line.authority.map(|authority| authority.of(bytes));
@@ -134,8 +134,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Head>, Refusal> {
         upgrade: fields.upgrade,
         expect: fields.expect,
         connection: fields.connection,
-        lines,
-        count,
+        lines: lines.all(),
     }))
 }
 

@@ -19,6 +19,7 @@ use super::{Fast, Outcome};
 use crate::accept::Arrival;
 use crate::elsewhere;
 use crate::limits;
+use crate::lines::Lines;
 use crate::live::{Route, Target, acquire_if, host_name};
 use crate::strict::{Framing, Head, MAX_HEAD, head_length, parse};
 use crate::worker::Worker;
@@ -123,7 +124,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             self.seen = bytes.len();
             return too_large();
         }
-        match parse(bytes) {
+        match parse(bytes, &mut Lines::new()) {
             Ok(Some(head)) => {
                 self.seen = 0;
                 Some(self.admit(&head).map_or(Heard::Unusual, Heard::Request))

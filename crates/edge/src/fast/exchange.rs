@@ -304,8 +304,14 @@ impl<'c, 'a, S: AsyncRead + AsyncWrite + Unpin> Exchange<'c, 'a, S> {
                 _ => return self.unreachable(Reason::Garbled).await,
             }
         };
+        self.body = answer.body;
+        let whole = self.is_all_here();
         if let Some(flight) = &mut self.request.flight {
-            flight.answered(answer.status);
+            if whole {
+                flight.answered_whole(answer.status);
+            } else {
+                flight.answered(answer.status);
+            }
             if answer.events {
                 flight.streaming();
                 self.cut = Some(Box::pin(self.connection.worker.ended(flight.service())));
@@ -313,7 +319,6 @@ impl<'c, 'a, S: AsyncRead + AsyncWrite + Unpin> Exchange<'c, 'a, S> {
         }
         self.answered = true;
         self.request.upload.answered();
-        self.body = answer.body;
         if self.follow().is_err() {
             return self.broken(Reason::Garbled);
         }
@@ -328,6 +333,15 @@ impl<'c, 'a, S: AsyncRead + AsyncWrite + Unpin> Exchange<'c, 'a, S> {
                 }
                 After::Close
             }
+        }
+    }
+
+    /// Whether all of the answer's body is in the buffer already.
+    fn is_all_here(&self) -> bool {
+        match &self.body {
+            Body::Done => true,
+            Body::Length(length) => held(&self.answer).len() as u64 >= *length,
+            Body::Chunked(_) | Body::UntilClose => false,
         }
     }
 

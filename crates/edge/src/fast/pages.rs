@@ -8,6 +8,7 @@ use http::{HeaderValue, StatusCode};
 use hyper::body::Body;
 
 use crate::error_page::{Style, page};
+use crate::lines::Lines;
 use crate::strict;
 
 /// What is known of the request that gets an error.
@@ -54,7 +55,7 @@ pub fn write(status: StatusCode, failed: &Failed<'_>, into: &mut Vec<u8>) {
 /// The form in which the client wants to read errors.
 fn accept(head: &[u8]) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    if let Ok(Some(parsed)) = strict::parse(head) {
+    if let Ok(Some(parsed)) = strict::parse(head, &mut Lines::new()) {
         let mut lines = parsed.lines().iter();
         let found = lines.find(|line| line.name(head).eq_ignore_ascii_case(b"accept"));
         let value = found.and_then(|line| HeaderValue::from_bytes(line.value(head)).ok());

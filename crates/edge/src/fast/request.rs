@@ -84,7 +84,7 @@ fn options(head: &Head, bytes: &[u8]) -> Options {
     options
 }
 
-fn connection_tokens<'a>(head: &'a Head, bytes: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+fn connection_tokens<'a>(head: &'a Head<'a>, bytes: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
     let of = |line: &&Line| line.name(bytes).eq_ignore_ascii_case(b"connection");
     head.lines().iter().filter(of).flat_map(|line| tokens(line.value(bytes)))
 }
@@ -99,7 +99,7 @@ struct Given {
 }
 
 struct Writer<'a, 'b> {
-    head: &'b Head,
+    head: &'b Head<'b>,
     bytes: &'a [u8],
     client: &'b Client,
     into: &'b mut Vec<u8>,

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use httparse::{ParserConfig, Response};
 
 use crate::headers::{ends_in_answer, may_be_named};
-use crate::lines::{Line, MAX_FIELDS, Next, Odd, line_end, next};
+use crate::lines::{Line, Lines, MAX_FIELDS, Next, Odd, line_end, next};
 use crate::strict::{Chunks, number, tokens};
 
 /// How the body of an answer comes from the replica.
@@ -55,12 +55,13 @@ pub struct Asked<'a> {
 /// incomplete. A head that says 1xx is written too: the final one follows it.
 pub fn read(bytes: &[u8], asked: Asked<'_>, into: &mut Vec<u8>) -> Result<Option<Answer>, Garbled> {
     let bytes = &bytes[..bytes.len().min(MAX_HEAD)];
-    if let Ok(head) = Head::read(bytes) {
+    if let Ok(head) = Head::read(bytes, &mut Lines::new()) {
         return head.map(|head| head.answer(bytes, asked, into)).transpose();
     }
     // Replicas are forgiven what has one meaning all the same, a bare line feed for example.
     let Some((length, text)) = lenient(bytes)? else { return Ok(None) };
-    let head = Head::read(&text).map_err(|Odd| Garbled)?.ok_or(Garbled)?;
+    let mut lines = Lines::new();
+    let head = Head::read(&text, &mut lines).map_err(|Odd| Garbled)?.ok_or(Garbled)?;
     let answer = head.answer(&text, asked, into)?;
     Ok(Some(Answer { length, ..answer }))
 }
@@ -96,13 +97,12 @@ fn line(name: &[u8], value: &[u8], into: &mut Vec<u8>) {
 }
 
 /// A head, and what its fields say.
-struct Head {
+struct Head<'l> {
     status: u16,
     minor: u8,
     /// With the empty line.
     end: usize,
-    lines: [Line; MAX_FIELDS],
-    count: usize,
+    lines: &'l [Line],
     length: Option<u64>,
     chunked: bool,
     close: bool,
@@ -114,16 +114,15 @@ struct Head {
     ambiguous: bool,
 }
 
-impl Head {
-    fn read(bytes: &[u8]) -> Result<Option<Self>, Odd> {
+impl<'l> Head<'l> {
+    fn read(bytes: &[u8], lines: &'l mut Lines) -> Result<Option<Self>, Odd> {
         let Some((stop, end)) = line_end(bytes, 0)? else { return Ok(None) };
         let (status, minor) = status_line(&bytes[..stop]).ok_or(Odd)?;
         let mut head = Self {
             status,
             minor,
             end,
-            lines: [Line::default(); MAX_FIELDS],
-            count: 0,
+            lines: &[],
             length: None,
             chunked: false,
             close: false,
@@ -139,11 +138,13 @@ impl Head {
                 Next::Incomplete => return Ok(None),
                 Next::End(end) => {
                     head.end = end;
+                    head.lines = lines.all();
                     return Ok(Some(head));
                 }
             };
-            *head.lines.get_mut(head.count).ok_or(Odd)? = line;
-            head.count += 1;
+            if !lines.push(line) {
+                return Err(Odd);
+            }
             head.end = line.place().end;
             head.note(line.name(bytes), line.value(bytes));
         }
@@ -189,7 +190,7 @@ impl Head {
         into.extend_from_slice(b"HTTP/1.1");
         // From here on what is kept between two lines that are not is copied at once.
         let mut from = b"HTTP/1.1".len();
-        for line in &self.lines[..self.count] {
+        for line in self.lines {
             if self.ends(line.name(bytes), bytes) {
                 let place = line.place();
                 into.extend_from_slice(&bytes[from..place.start]);
@@ -227,7 +228,7 @@ impl Head {
     /// Whether `Connection` names this field.
     fn names(&self, name: &[u8], bytes: &[u8]) -> bool {
         let of = |line: &&Line| line.name(bytes).eq_ignore_ascii_case(b"connection");
-        let lines = self.lines[..self.count].iter().filter(of);
+        let lines = self.lines.iter().filter(of);
         let mut named = lines.flat_map(|line| tokens(line.value(bytes)));
         may_be_named(name) && named.any(|token| token.eq_ignore_ascii_case(name))
     }
