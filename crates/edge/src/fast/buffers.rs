@@ -37,10 +37,25 @@ impl Buffers {
         self.free.borrow_mut().pop().unwrap_or_else(fresh)
     }
 
+    fn copy(&self, bytes: &[u8]) -> Buffer {
+        let mut buffer = self.take();
+        buffer.bytes[..bytes.len()].copy_from_slice(bytes);
+        buffer.end = bytes.len();
+        buffer
+    }
+
+    /// Keeps what is in `slot` in as little room as it needs: it may be long until more comes.
+    pub fn shrink(&self, slot: &mut Option<Buffer>) {
+        let Some(buffer) = slot.take_if(|buffer| buffer.bytes.len() == SIZE) else { return };
+        let bytes: Box<[u8]> = buffer.bytes().into();
+        *slot = Some(Buffer { start: 0, end: bytes.len(), bytes });
+        self.give(buffer);
+    }
+
     fn give(&self, mut buffer: Buffer) {
         (buffer.start, buffer.end) = (0, 0);
         let mut free = self.free.borrow_mut();
-        if free.len() < KEPT {
+        if free.len() < KEPT && buffer.bytes.len() == SIZE {
             free.push(buffer);
         }
     }
@@ -66,7 +81,11 @@ impl Buffers {
         slot: &mut Option<Buffer>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        let mut buffer = slot.take().unwrap_or_else(|| self.take());
+        let mut buffer = match slot.take() {
+            Some(buffer) if buffer.bytes.len() == SIZE => buffer,
+            Some(small) => self.copy(small.bytes()),
+            None => self.take(),
+        };
         let polled = buffer.poll_fill(stream, cx);
         if buffer.is_empty() {
             self.give(buffer);

@@ -103,6 +103,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             }
         }
         if !self.alarm.went_off() {
+            self.worker.fast.buffers.shrink(&mut self.input);
             return Poll::Pending;
         }
         Poll::Ready(if held(&self.input).is_empty() { Heard::Closed } else { Heard::Late })
