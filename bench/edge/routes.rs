@@ -89,6 +89,9 @@ pub async fn grow(
 async fn load(peer: &Peer, script: &std::path::Path, backend: &Backend) -> Outcome<tools::Seen> {
     let pid = peer.process().pid();
     let seen = tools::once(LOAD, peer.http(), Some(script), TIMES, backend, || usage(pid)).await?;
+    if seen.opening > Duration::ZERO {
+        return Err(Failed("wrk does not end".into()));
+    }
     if seen.errors > 0 {
         return Err(Failed(format!("{} requests failed", seen.errors)));
     }
