@@ -1,5 +1,6 @@
 //! The control side of the edge's socket: publish a table, ask for the status, watch a drain.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 
 use crate::certificates::{CertificateInfo, Certificates};
+use crate::pause::{PauseFor, Paused};
 
 /// Talks to one edge. Each call opens its own connection and has a deadline.
 #[derive(Debug, Clone)]
@@ -33,13 +35,20 @@ pub struct Published {
     pub changed: bool,
 }
 
-/// What a slot still carries.
+/// What a slot still carries. [`Display`](fmt::Display) says it in a sentence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct DrainStatus {
+    /// Requests being answered, event streams among them.
     pub in_flight: u64,
+    /// Upgraded connections, which are WebSockets almost always.
     pub upgraded: u64,
+    #[serde(default)]
+    pub event_streams: u64,
     /// How long the oldest known request in flight has been running.
     pub oldest_ms: Option<u64>,
+    /// When WebSockets and event streams will all have been closed; `None` while the slot has the traffic.
+    #[serde(default)]
+    pub closed_in_ms: Option<u64>,
 }
 
 impl DrainStatus {
@@ -47,6 +56,37 @@ impl DrainStatus {
     pub fn done(&self) -> bool {
         self.in_flight == 0 && self.upgraded == 0
     }
+}
+
+impl fmt::Display for DrainStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kinds = [
+            (self.in_flight.saturating_sub(self.event_streams), "request"),
+            (self.upgraded, "WebSocket"),
+            (self.event_streams, "event stream"),
+        ];
+        let named = kinds.iter().filter(|(count, _)| *count > 0).map(|(count, what)| {
+            let plural = if *count == 1 { "" } else { "s" };
+            format!("{count} {what}{plural}")
+        });
+        let named: Vec<String> = named.collect();
+        if named.is_empty() {
+            return f.write_str("nothing");
+        }
+        f.write_str(&named.join(", "))?;
+        if let Some(age) = self.oldest_ms {
+            write!(f, "; the oldest for {}", seconds(age))?;
+        }
+        if let Some(left) = self.closed_in_ms.filter(|_| self.upgraded + self.event_streams > 0) {
+            write!(f, "; closed in {} at the latest", seconds(left))?;
+        }
+        Ok(())
+    }
+}
+
+/// Whole seconds, as people wait.
+fn seconds(millis: u64) -> String {
+    format!("{}s", millis.div_ceil(1000))
 }
 
 /// Why a call failed.
@@ -135,6 +175,22 @@ impl Client {
         self.call(Method::GET, "/certificates".into(), Bytes::new()).await
     }
 
+    /// Holds new requests to `environment`; those in flight go on. When it returns, no further request is
+    /// routed there until [`Client::resume`] or the end of the time. A pause in force is replaced.
+    pub async fn pause(
+        &self,
+        environment: &EnvironmentName,
+        wanted: PauseFor,
+    ) -> Result<Paused, ClientError> {
+        let text = serde_json::to_vec(&wanted).map_err(protocol)?;
+        self.call(Method::POST, format!("/pause/{environment}"), text.into()).await
+    }
+
+    /// Lets the held requests go, to wherever the table in force says. Without a pause it does nothing.
+    pub async fn resume(&self, environment: &EnvironmentName) -> Result<Paused, ClientError> {
+        self.call(Method::POST, format!("/resume/{environment}"), Bytes::new()).await
+    }
+
     async fn call<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -183,4 +239,27 @@ impl Client {
 
 fn protocol(error: impl ToString) -> ClientError {
     ClientError::Protocol(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drain_says_in_one_sentence_what_it_waits_for() {
+        let drain = DrainStatus {
+            in_flight: 4,
+            upgraded: 2,
+            event_streams: 1,
+            oldest_ms: Some(11_900),
+            closed_in_ms: Some(18_000),
+        };
+        assert_eq!(
+            drain.to_string(),
+            "3 requests, 2 WebSockets, 1 event stream; the oldest for 12s; closed in 18s at the latest"
+        );
+        let one = DrainStatus { in_flight: 1, closed_in_ms: Some(500), ..DrainStatus::default() };
+        assert_eq!(one.to_string(), "1 request");
+        assert_eq!(DrainStatus::default().to_string(), "nothing");
+    }
 }

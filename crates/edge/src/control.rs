@@ -20,12 +20,14 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use tokio::net::UnixListener;
+use tokio::time::Instant;
 use tokio_rustls::rustls::server::ProducesTickets;
 
 use crate::certificates::{self, CertificateInfo, Certificates, CertificatesFile};
 use crate::client::{DrainStatus, Problem, Published};
+use crate::closing;
 use crate::facts::now_ms;
-use crate::live::Live;
+use crate::pause::{Pause, PauseFor, Paused, Pauses};
 use crate::registry::Registry;
 use crate::table::{Refused, TableFile, check};
 use crate::tls::Tls;
@@ -39,8 +41,10 @@ pub struct Control {
     pub certificates: CertificatesFile,
     pub ticketer: Arc<dyn ProducesTickets>,
     pub listen: SocketAddr,
+    pub pauses: RefCell<Pauses>,
 }
 
+const MAX_PAUSE: usize = 4 * 1024;
 const MAX_TABLE: usize = 64 * 1024 * 1024;
 const MAX_CERTIFICATES: usize = 64 * 1024 * 1024;
 /// Longer than any worker looks at a table.
@@ -76,7 +80,7 @@ pub async fn run(control: Rc<Control>, listener: UnixListener) {
 }
 
 impl Control {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(self: &Rc<Self>, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let path = request.uri().path().to_owned();
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         match (request.method(), parts.as_slice()) {
@@ -88,6 +92,14 @@ impl Control {
             (&Method::GET, ["status"]) => json(StatusCode::OK, &self.status()),
             (&Method::GET, ["routes"]) => json(StatusCode::OK, &self.routes()),
             (&Method::GET, ["drain", environment, slot]) => self.drain(environment, slot),
+            (&Method::POST, ["pause", environment]) => {
+                let environment = environment.to_string();
+                self.take_pause(&environment, request.into_body()).await
+            }
+            (&Method::POST, ["resume", environment]) => match EnvironmentName::new(*environment) {
+                Ok(environment) => json(StatusCode::OK, &self.resume(&environment)),
+                Err(error) => problem(StatusCode::NOT_FOUND, Problem::Other(error.to_string())),
+            },
             _ => problem(StatusCode::NOT_FOUND, Problem::Other("no such resource".into())),
         }
     }
@@ -173,7 +185,9 @@ impl Control {
     /// Compiles `table` and lets all workers see it, at once.
     pub fn put_in_force(&self, before: &Table, table: &Table) {
         let mut registry = self.registry.borrow_mut();
-        let live: Arc<Live> = Arc::new(registry.compile(table));
+        let mut live = registry.compile(table);
+        live.paused = self.pauses.borrow().clone();
+        let live = Arc::new(live);
         let replaced = self.shared.live.swap(live.clone());
         registry.switched(before, &live);
         // Freeing a large table takes longer than a request may wait: not left to the last worker that read it.
@@ -181,6 +195,80 @@ impl Control {
             tokio::time::sleep(KEEP_REPLACED).await;
             drop(replaced);
         });
+    }
+
+    async fn take_pause(
+        self: &Rc<Self>,
+        environment: &str,
+        body: Incoming,
+    ) -> Response<Full<Bytes>> {
+        let other = |status, text: String| problem(status, Problem::Other(text));
+        let body = match Limited::new(body, MAX_PAUSE).collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(error) => return other(StatusCode::BAD_REQUEST, error.to_string()),
+        };
+        let wanted = match serde_json::from_slice::<PauseFor>(&body) {
+            Ok(wanted) => wanted,
+            Err(error) => return other(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()),
+        };
+        let (longest, most) = (PauseFor::LONGEST, self.shared.limits.connections);
+        if wanted.duration.is_zero()
+            || wanted.duration > longest
+            || !(1..=most).contains(&wanted.most)
+        {
+            let text = format!(
+                "pausing {environment} for {:?} with at most {} requests: choose up to {longest:?} and 1 to {most} requests",
+                wanted.duration, wanted.most
+            );
+            return other(StatusCode::UNPROCESSABLE_ENTITY, text);
+        }
+        let table = &self.shared.live.load_full().table;
+        match table.environments.keys().find(|name| name.as_str() == environment) {
+            Some(name) => json(StatusCode::OK, &self.pause(name, wanted)),
+            None => other(
+                StatusCode::NOT_FOUND,
+                format!("pausing `{environment}`: the edge routes no such environment"),
+            ),
+        }
+    }
+
+    /// Holds new requests to `environment` from now on. A pause in force is replaced, with what it holds.
+    fn pause(self: &Rc<Self>, environment: &EnvironmentName, wanted: PauseFor) -> Paused {
+        let pause = Arc::new(Pause::new(wanted));
+        let before = self.pauses.borrow_mut().insert(environment.clone(), pause.clone());
+        self.put_in_force_again();
+        tracing::info!(%environment, duration = ?wanted.duration, most = wanted.most, "paused");
+        let (control, environment) = (self.clone(), environment.clone());
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep_until(pause.until).await;
+            let same = |now: &Arc<Pause>| Arc::ptr_eq(now, &pause);
+            if control.pauses.borrow().get(&environment).is_some_and(same) {
+                control.resume(&environment);
+            }
+        });
+        let held = before.map_or(0, |before| {
+            let held = before.held();
+            before.end();
+            held
+        });
+        Paused { held }
+    }
+
+    /// Lets go what is held. What is not paused stays as it is.
+    fn resume(&self, environment: &EnvironmentName) -> Paused {
+        let Some(pause) = self.pauses.borrow_mut().remove(environment) else {
+            return Paused { held: 0 };
+        };
+        self.put_in_force_again();
+        let held = pause.held();
+        pause.end();
+        tracing::info!(%environment, held, "goes on after a pause");
+        Paused { held }
+    }
+
+    fn put_in_force_again(&self) {
+        let live = self.shared.live.load_full();
+        self.put_in_force(&live.table, &live.table);
     }
 
     fn status(&self) -> EdgeStatus {
@@ -244,6 +332,14 @@ impl Control {
             }
             status.in_flight += service.in_flight();
             status.upgraded += service.upgraded();
+            status.event_streams += service.streams();
+            let due = *service.retired.borrow();
+            let left = due.map(|due| {
+                let due = due + closing::spread(&self.shared, &environment);
+                u64::try_from(due.saturating_duration_since(Instant::now()).as_millis())
+                    .unwrap_or(u64::MAX)
+            });
+            status.closed_in_ms = status.closed_in_ms.max(left);
             let age = service.oldest_ms().map(|ms| u64::try_from(now_ms() - ms).unwrap_or(0));
             status.oldest_ms = status.oldest_ms.max(age);
         }

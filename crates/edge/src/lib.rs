@@ -37,6 +37,7 @@ mod ids;
 mod limits;
 mod lines;
 mod live;
+mod pause;
 mod pick;
 mod pool;
 mod prefixes;
@@ -56,5 +57,6 @@ pub use certificates::{
     Certificate, CertificateInfo, Certificates, Challenge, Challenges, PrivateKey,
 };
 pub use client::{Client, ClientError, DrainStatus, Published};
+pub use pause::{PauseFor, Paused};
 pub use config::{EdgeConfig, EdgeError, Limits};
 pub use server::{Edge, main};

@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use domain::route::{Reason, Table};
+use tokio::time::Instant;
 
 use crate::facts::{Away, Flight, Series, Service};
+use crate::pause::{Pause, Pauses};
 use crate::prefixes::Prefixes;
 use crate::replica::Replica;
 
@@ -19,6 +21,8 @@ pub struct Live {
     pub hosts: HashMap<Box<str>, Host>,
     /// Every replica of every slot, for the health checks.
     pub replicas: Vec<Arc<Replica>>,
+    /// Environments whose new requests are held.
+    pub paused: Pauses,
 }
 
 /// What answers at one host name: `None` when the slot does not exist.
@@ -71,6 +75,8 @@ pub enum NotRouted {
     NoPreview,
     NotLive,
     NoRoute,
+    /// New requests are held: see [`crate::pause::hold`].
+    Paused,
 }
 
 impl NotRouted {
@@ -81,6 +87,7 @@ impl NotRouted {
             Self::NoPreview => Reason::NoPreview,
             Self::NotLive => Reason::NotLive,
             Self::NoRoute => Reason::NoRoute,
+            Self::Paused => Reason::PauseFull,
         }
     }
 }
@@ -105,7 +112,21 @@ impl Slot {
 }
 
 impl Live {
+    /// The pause that holds requests for `path` at `host`. Checks at the preview host go on.
+    pub fn pause(&self, host: &str, path: &str) -> Option<&Arc<Pause>> {
+        if self.paused.is_empty() {
+            return None;
+        }
+        let host = self.hosts.get(host).filter(|host| !host.preview)?;
+        let route = host.slot.as_ref()?.matching(path)?;
+        let pause = self.paused.get(&route.service.key.environment)?;
+        (Instant::now() < pause.until).then_some(pause)
+    }
+
     fn route(&self, host: &str, path: &str) -> Result<&Arc<Route>, NotRouted> {
+        if self.pause(host, path).is_some() {
+            return Err(NotRouted::Paused);
+        }
         let host = self.hosts.get(host).ok_or(NotRouted::UnknownHost)?;
         let Some(slot) = &host.slot else {
             return Err(if host.preview { NotRouted::NoPreview } else { NotRouted::NotLive });

@@ -22,7 +22,8 @@ use crate::forward::{self, leaves_http};
 use crate::guard::{Busy, State};
 use crate::headers;
 use crate::limits::{self, Cut};
-use crate::live::{Acquired, Target, acquire, host_name};
+use crate::live::{Acquired, NotRouted, Target, acquire, host_name};
+use crate::pause;
 use crate::strict::REFUSED;
 use crate::worker::Worker;
 
@@ -103,7 +104,13 @@ async fn answer(
     }
     let path = request.uri().path();
     let live = &worker.shared.live;
-    let Acquired { mut flight, route } = match acquire(live, worker.index, &host, path) {
+    let acquired = loop {
+        match acquire(live, worker.index, &host, path) {
+            Err(NotRouted::Paused) if pause::hold(&worker.shared, &host, path).await.is_ok() => {}
+            acquired => break acquired,
+        }
+    };
+    let Acquired { mut flight, route } = match acquired {
         Ok(acquired) => acquired,
         Err(not_routed) => {
             let reason = not_routed.reason();

@@ -250,7 +250,15 @@ fn run_control(
         let certificates = CertificatesFile::new(&folder);
         let shared_too = shared.clone();
         let control =
-            Control { shared: shared_too, registry, file, certificates, ticketer, listen };
+            Control {
+            shared: shared_too,
+            registry,
+            file,
+            certificates,
+            ticketer,
+            listen,
+            pauses: RefCell::default(),
+        };
         let control = Rc::new(control);
         control.put_in_force(&Table::default(), &last);
         control.load_certificates();

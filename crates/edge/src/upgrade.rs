@@ -17,6 +17,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::route::Reason;
 use http::header::{HeaderMap, UPGRADE};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -206,6 +207,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Way<R, W> {
         if !rules.websocket {
             return self.to.shutdown().await;
         }
+        rules.bytes.because(Reason::Drained);
         self.to.write_all(&close_for_client()).await?;
         self.to.flush().await
     }

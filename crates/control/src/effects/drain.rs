@@ -34,11 +34,8 @@ pub async fn wait(
 ) {
     while clock::wall() < until {
         match world.edge.drain(environment, slot).await {
-            Ok(status) if status.in_flight == 0 && status.upgraded == 0 => return,
-            Ok(status) => call.note(format!(
-                "{} requests and {} upgraded connections are still on slot {slot}",
-                status.in_flight, status.upgraded
-            )),
+            Ok(status) if status.done() => return,
+            Ok(status) => call.note(format!("slot {slot} still has {status}")),
             Err(error) => call.note(format!("asking the edge what slot {slot} still has: {error}")),
         }
         tokio::time::sleep(PAUSE).await;

@@ -40,7 +40,6 @@ pub fn limits() -> Limits {
     Limits {
         fast: crate::FAST,
         health_interval: Duration::from_millis(50),
-        close_spread: Duration::from_millis(20),
         half_close: Duration::from_millis(200),
         stop: Duration::from_secs(5),
         ..Limits::default()
@@ -156,6 +155,8 @@ pub struct State {
     pub posts: AtomicU64,
     pub uploaded: AtomicU64,
     pub healthy: AtomicBool,
+    /// The codes with which clients of `/ws` have closed; 0 where they said nothing.
+    pub closes: std::sync::Mutex<Vec<u16>>,
     /// Ends `/hold` and lets `/events` and `/download` go on.
     pub go: watch::Sender<u64>,
 }
@@ -176,6 +177,7 @@ impl Backend {
             posts: AtomicU64::new(0),
             uploaded: AtomicU64::new(0),
             healthy: AtomicBool::new(true),
+            closes: std::sync::Mutex::default(),
             go: watch::Sender::new(0),
         });
         let shared = state.clone();
@@ -314,7 +316,9 @@ async fn answer(state: Arc<State>, mut request: Request<Incoming>) -> Answer {
             sender.send(Frame::trailers(trailers)).await.unwrap();
             Response::builder().header("trailer", "x-checksum").body(streamed(receiver)).unwrap()
         }
+        "ws" => websocket(&state, &mut request, last),
         "socket" => {
+            let protocol = request.headers()["upgrade"].clone();
             let upgrade = hyper::upgrade::on(&mut request);
             tokio::spawn(async move {
                 let mut stream = TokioIo::new(upgrade.await.unwrap());
@@ -326,11 +330,80 @@ async fn answer(state: Arc<State>, mut request: Request<Incoming>) -> Answer {
             Response::builder()
                 .status(101)
                 .header("connection", "upgrade")
-                .header("upgrade", "websocket")
+                .header("upgrade", protocol)
                 .body(full(""))
                 .unwrap()
         }
         _ => Response::new(full(state.name.clone())),
+    }
+}
+
+/// A WebSocket that answers (`/ws/echo`), talks without being asked (`/ws/busy`), sends one message whose
+/// second half waits for `go` (`/ws/slow`), or breaks off without a word at `go` (`/ws/dies`).
+fn websocket(state: &Arc<State>, request: &mut Request<Incoming>, manner: String) -> Answer {
+    use tokio_tungstenite::WebSocketStream;
+    use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+    use tokio_tungstenite::tungstenite::protocol::Role;
+    let accept = derive_accept_key(request.headers()["sec-websocket-key"].as_bytes());
+    let upgrade = hyper::upgrade::on(request);
+    let state = state.clone();
+    tokio::spawn(async move {
+        let mut stream = TokioIo::new(upgrade.await.unwrap());
+        if manner == "dies" {
+            state.go.subscribe().changed().await.unwrap();
+            return;
+        }
+        if manner == "slow" {
+            let mut go = state.go.subscribe();
+            let message = [&[0x82, 126, 0x01, 0x00][..], &[7; 256]].concat();
+            stream.write_all(&message[..100]).await.unwrap();
+            go.changed().await.unwrap();
+            stream.write_all(&message[100..]).await.unwrap();
+        }
+        let socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
+        talk(&state, socket, manner == "busy").await;
+    });
+    Response::builder()
+        .status(101)
+        .header("connection", "upgrade")
+        .header("upgrade", "websocket")
+        .header("sec-websocket-accept", accept)
+        .body(full(""))
+        .unwrap()
+}
+
+async fn talk(
+    state: &State,
+    mut socket: tokio_tungstenite::WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>,
+    busy: bool,
+) {
+    use futures_util::{SinkExt, StreamExt};
+    use tokio_tungstenite::tungstenite::Message;
+    let mut ticks = tokio::time::interval(Duration::from_millis(if busy { 1 } else { 3_600_000 }));
+    ticks.tick().await;
+    let mut size = 1;
+    loop {
+        let message = tokio::select! {
+            message = socket.next() => message,
+            _ = ticks.tick() => {
+                // Every length of head, and messages longer than a read.
+                size = size * 7 % 70_001;
+                let _ = socket.send(Message::binary(vec![1; size])).await;
+                continue;
+            }
+        };
+        match message {
+            Some(Ok(Message::Close(frame))) => {
+                let code = frame.map_or(0, |frame| frame.code.into());
+                state.closes.lock().unwrap().push(code);
+            }
+            Some(Ok(Message::Text(text))) if !busy => {
+                state.posts.fetch_add(1, SeqCst);
+                let _ = socket.send(Message::Text(text)).await;
+            }
+            Some(Ok(_)) => {}
+            Some(Err(_)) | None => return,
+        }
     }
 }
 
@@ -430,11 +503,11 @@ pub async fn raw(address: SocketAddr, bytes: &[u8]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// Opens a WebSocket-like tunnel through the edge to `/socket`.
+/// Opens a tunnel of plain bytes through the edge to `/socket`.
 pub async fn tunnel(address: SocketAddr) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!(
-        "GET /socket HTTP/1.1\r\nhost: {HOST}\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n"
+        "GET /socket HTTP/1.1\r\nhost: {HOST}\r\nconnection: Upgrade\r\nupgrade: bytes\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut head = Vec::new();
@@ -442,7 +515,7 @@ pub async fn tunnel(address: SocketAddr) -> TcpStream {
         head.push(stream.read_u8().await.unwrap());
     }
     let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
-    assert!(head.starts_with("http/1.1 101") && head.contains("upgrade: websocket"), "{head}");
+    assert!(head.starts_with("http/1.1 101") && head.contains("upgrade: bytes"), "{head}");
     stream
 }
 

@@ -6,6 +6,8 @@ mod facts;
 mod files;
 mod hostile;
 mod limits;
+mod pause;
 mod routing;
 mod slow;
 mod switching;
+mod switching_sockets;
