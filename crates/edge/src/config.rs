@@ -65,8 +65,6 @@ pub struct Limits {
     pub pool_size: usize,
     /// How long one half of an upgraded connection may outlive the other.
     pub half_close: Duration,
-    /// Over how much time the connections of a drained slot are closed.
-    pub close_spread: Duration,
     /// Between two health checks of one replica.
     pub health_interval: Duration,
     /// For one health check.
@@ -88,7 +86,6 @@ impl Default for Limits {
             pool_idle: Duration::from_secs(30),
             pool_size: 64,
             half_close: Duration::from_secs(10),
-            close_spread: Duration::from_secs(1),
             health_interval: Duration::from_secs(1),
             health_timeout: Duration::from_secs(2),
             stop: Duration::from_secs(30),
