@@ -8,12 +8,14 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::rustls::ConfigBuilder;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::{
-    Acceptor, ClientHello, NoServerSessionStorage, ProducesTickets, ServerConfig,
+    Acceptor, ClientHello, NoServerSessionStorage, ProducesTickets, ServerConfig, WantsServerCert,
 };
+use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::server::TlsStream;
 use x509_parser::extensions::GeneralName;
@@ -100,7 +102,7 @@ impl Tls {
         for (name, challenge) in &given.challenges.tls_alpn {
             let what = format!("TLS-ALPN-01 challenge for {name}");
             let chain = read_chain(&challenge.chain, &what)?;
-            let mut config = server_config(chain, &challenge.key, &what)?;
+            let mut config = challenge_config(chain, &challenge.key, &what)?;
             config.alpn_protocols = vec![ALPN_CHALLENGE.to_vec()];
             tls.challenges.insert(host_name(name).to_ascii_lowercase(), Arc::new(config));
         }
@@ -244,26 +246,44 @@ fn describe(
     Ok((names.collect(), info))
 }
 
-/// A configuration that presents `chain`, with the provider named: there may be no default one in the process.
+/// A configuration that presents `chain`, if the key fits it.
 fn server_config(
     chain: Vec<CertificateDer<'static>>,
     key: &PrivateKey,
     what: &str,
 ) -> Result<ServerConfig, Unusable> {
-    let key = PrivateKeyDer::from_pem_slice(key.expose().as_bytes())
-        .map_err(|_| Unusable::Key { what: what.into() })?;
-    let pair = |error: tokio_rustls::rustls::Error| Unusable::Pair {
-        what: what.into(),
-        why: error.to_string(),
-    };
-    let provider: Arc<CryptoProvider> = Arc::new(ring::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&TLS13, &TLS12])
-        .map_err(pair)?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(pair)?;
+    let config = builder(what)?.with_single_cert(chain, read_key(key, what)?);
+    let mut config = config.map_err(|error| pair(what, error))?;
     // Sessions are with the clients, in tickets: the edge keeps nothing for those that do not come back.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(config)
+}
+
+/// The same for a challenge, whose certificate has an extension that only ACME servers understand.
+fn challenge_config(
+    chain: Vec<CertificateDer<'static>>,
+    key: &PrivateKey,
+    what: &str,
+) -> Result<ServerConfig, Unusable> {
+    let key = ring::sign::any_supported_type(&read_key(key, what)?);
+    let key = CertifiedKey::new(chain, key.map_err(|error| pair(what, error))?);
+    Ok(builder(what)?.with_cert_resolver(Arc::new(SingleCertAndKey::from(key))))
+}
+
+/// With the provider named: there may be no default one in the process.
+fn builder(what: &str) -> Result<ConfigBuilder<ServerConfig, WantsServerCert>, Unusable> {
+    let provider: Arc<CryptoProvider> = Arc::new(ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13, &TLS12])
+        .map_err(|error| pair(what, error))?;
+    Ok(builder.with_no_client_auth())
+}
+
+fn read_key(key: &PrivateKey, what: &str) -> Result<PrivateKeyDer<'static>, Unusable> {
+    PrivateKeyDer::from_pem_slice(key.expose().as_bytes())
+        .map_err(|_| Unusable::Key { what: what.into() })
+}
+
+fn pair(what: &str, error: tokio_rustls::rustls::Error) -> Unusable {
+    Unusable::Pair { what: what.into(), why: error.to_string() }
 }

@@ -1,6 +1,8 @@
 //! What the edge's tests share: a backend that says who it is, a client, tables.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod tls;
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -20,7 +22,7 @@ use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http1::SendRequest;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -60,6 +62,7 @@ impl TestEdge {
             listen: "127.0.0.1:0".parse().unwrap(),
             state: folder.path().join("edge"),
             workers: Some(2),
+            https: Some("127.0.0.1:0".parse().unwrap()),
             ..EdgeConfig::default()
         };
         let edge = Edge::start(&config, limits).unwrap();
@@ -81,6 +84,11 @@ impl TestEdge {
             .into_iter()
             .find(|(key, _)| key.slot == slot && key.service.as_str() == service);
         found.map(|(_, facts)| facts).unwrap_or_default()
+    }
+
+    /// The address that carries TLS.
+    pub fn https(&self) -> SocketAddr {
+        self.edge.as_ref().and_then(Edge::https_address).unwrap()
     }
 
     pub async fn get(&self, host: &str, path: &str) -> Reply {
@@ -432,7 +440,11 @@ pub struct Session {
 
 impl Session {
     pub async fn open(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.unwrap();
+        Self::over(TcpStream::connect(address).await.unwrap()).await
+    }
+
+    /// Speaks HTTP/1 on a stream that is there.
+    pub async fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
         let (sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);

@@ -1,13 +1,15 @@
 //! What the edge promises, run once on each way that a request can take.
 
 mod carrying;
-mod fast;
 mod facts;
+mod fast;
 mod files;
 mod hostile;
+mod http2;
 mod limits;
 mod pause;
 mod routing;
 mod slow;
 mod switching;
 mod switching_sockets;
+mod tls;
