@@ -44,6 +44,7 @@ pub enum After {
     Linger,
 }
 
+#[allow(clippy::large_enum_variant, reason = "a box would be an allocation for each request")]
 enum Heard {
     Request(Request),
     Unusual,

@@ -121,10 +121,10 @@ impl Writer<'_, '_> {
             Rule::RequestId if trusted && self.given.id.is_none() && is_sane_id(value) => {
                 self.given.id = Some(line);
             }
-            Rule::Trace if trusted && self.given.trace.is_none() && is_trace(value) => {
+            Rule::Trace if self.given.trace.is_none() && is_trace(value) => {
                 self.given.trace = Some(line);
             }
-            Rule::TraceState if trusted => self.given.trace_states.push(line),
+            Rule::TraceState => self.given.trace_states.push(line),
             _ => {}
         }
         false
