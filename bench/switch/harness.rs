@@ -1,6 +1,5 @@
 //! One proxy under the whole load, while releases come and go behind it.
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -138,12 +137,12 @@ pub struct Releases {
     world: tokio::runtime::Handle,
     pub number: u64,
     current: Option<Release>,
-    leaving: VecDeque<(Instant, Release)>,
+    before: Option<Release>,
 }
 
 impl Releases {
     pub async fn first(world: tokio::runtime::Handle) -> Outcome<(Self, SocketAddr)> {
-        let mut all = Self { world, number: 0, current: None, leaving: VecDeque::new() };
+        let mut all = Self { world, number: 0, current: None, before: None };
         let address = all.next().await?;
         Ok((all, address))
     }
@@ -155,21 +154,17 @@ impl Releases {
         let release = started.map_err(failing("starting a release"))??;
         let address = release.address;
         self.number = number;
-        if let Some(before) = self.current.replace(release) {
-            self.leaving.push_back((Instant::now() + Duration::from_secs(3600), before));
-        }
+        self.before = self.current.replace(release);
         Ok(address)
     }
 
     /// The traffic has gone to the newest: the one before has [`KEPT`] to finish.
     pub fn left(&mut self) {
-        if let Some((until, _)) = self.leaving.back_mut() {
-            *until = Instant::now() + KEPT;
-        }
-        let now = Instant::now();
-        while self.leaving.front().is_some_and(|(until, _)| *until <= now) {
-            self.leaving.pop_front();
-        }
+        let Some(before) = self.before.take() else { return };
+        self.world.spawn(async move {
+            sleep(KEPT).await;
+            drop(before);
+        });
     }
 }
 
@@ -199,6 +194,5 @@ pub async fn switching(
     }
     // What the last switch leaves behind has its time too.
     sleep(KEPT + SPREAD).await;
-    releases.left();
     load.stop(switches).await
 }
