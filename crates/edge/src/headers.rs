@@ -213,14 +213,15 @@ pub fn incoming(headers: &mut HeaderMap, upgraded: bool) {
     }
 }
 
-/// Makes sure that the request has an id and a trace; the id. Only a trusted proxy's own are kept: anybody
-/// else could make two requests look like one in every log.
+/// Makes sure that the request has an id and a trace; the id. A trace that began elsewhere goes on (W3C Trace
+/// Context, 3.2). An id is kept only if a trusted proxy gave it: anybody else could make two requests look like
+/// one in every log.
 pub fn identify(headers: &mut HeaderMap, client: &Client, ids: &Ids) -> HeaderValue {
     let given =
         headers.get(REQUEST_ID).filter(|id| client.is_trusted() && is_sane_id(id.as_bytes()));
     let id = given.cloned().unwrap_or_else(|| ids.request_id());
     headers.insert(REQUEST_ID, id.clone());
-    let trace = headers.get(TRACEPARENT).filter(|_| client.is_trusted());
+    let trace = headers.get(TRACEPARENT);
     if !trace.is_some_and(|trace| is_trace(trace.as_bytes())) {
         headers.insert(TRACEPARENT, ids.traceparent());
         headers.remove(TRACESTATE);

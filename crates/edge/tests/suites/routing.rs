@@ -106,13 +106,13 @@ async fn a_replica_learns_who_asked_and_nothing_that_the_client_made_up() {
         format!("x-forwarded-host: {HOST}"),
         format!("forwarded: for=127.0.0.1;host=\"{HOST}\";proto=http"),
         "cookie: session=1".into(),
+        format!("traceparent: {trace}"),
     ] {
         assert!(text.lines().any(|l| l == line), "no `{line}` in {text}");
     }
-    for made_up in ["6.6.6.6", "x-private", "mine-1", trace] {
+    for made_up in ["6.6.6.6", "x-private", "mine-1"] {
         assert!(!text.contains(made_up), "{made_up} in {text}");
     }
-    assert!(text.contains("traceparent: 00-"), "{text}");
     assert_eq!((reply.header("x-hop"), reply.header("x-end")), ("", "2"));
     assert!(text.contains(&format!("x-request-id: {}", reply.header("x-request-id"))));
     let fresh = session.get(HOST, "/headers").await;
