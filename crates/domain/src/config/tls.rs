@@ -128,7 +128,7 @@ fn is_private(name: &str) -> bool {
     let below = |end: &&str| {
         name.strip_suffix(*end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     };
-    !name.contains('.') || PRIVATE.iter().any(|end| below(end))
+    !name.contains('.') || PRIVATE.iter().any(below)
 }
 
 #[cfg(test)]
