@@ -1,6 +1,7 @@
 //! Accepts client connections and speaks HTTP on them.
 
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -45,12 +46,12 @@ pub struct Arrival {
     pub presented: Option<Arc<Presented>>,
 }
 
-/// Accepts until the edge stops.
+/// Accepts until the edge stops or another one took over.
 pub async fn run(worker: &Rc<Worker>, listener: TcpListener, secure: bool) {
-    let mut stop = worker.shared.stop.subscribe();
+    let mut no_more = pin!(worker.shared.accepts_no_more());
     loop {
         let accepted = tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => break,
+            () = &mut no_more => break,
             accepted = listener.accept() => accepted,
         };
         match accepted {
@@ -61,6 +62,10 @@ pub async fn run(worker: &Rc<Worker>, listener: TcpListener, secure: bool) {
                 sleep(Duration::from_millis(50)).await;
             }
         }
+    }
+    if worker.shared.leaving() {
+        // The queue is the next edge's now.
+        return;
     }
     // Connections that the kernel has completed already would be reset by closing the listener.
     while let Ok(Ok((stream, address))) = timeout(Duration::ZERO, listener.accept()).await {

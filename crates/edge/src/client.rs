@@ -52,6 +52,15 @@ pub struct DrainStatus {
 }
 
 impl DrainStatus {
+    /// Adds what another edge still carries of the same slot.
+    pub fn add(&mut self, other: &Self) {
+        self.in_flight += other.in_flight;
+        self.upgraded += other.upgraded;
+        self.event_streams += other.event_streams;
+        self.oldest_ms = self.oldest_ms.max(other.oldest_ms);
+        self.closed_in_ms = self.closed_in_ms.max(other.closed_in_ms);
+    }
+
     /// Nothing is left.
     pub fn done(&self) -> bool {
         self.in_flight == 0 && self.upgraded == 0
@@ -98,6 +107,8 @@ pub enum ClientError {
     Deadline { path: PathBuf, deadline: Duration },
     #[error("publishing epoch {offered}: epoch {in_force} is in force; read it and decide anew")]
     StaleEpoch { offered: Epoch, in_force: Epoch },
+    #[error("the edge is handing over to a new one; ask again in a moment")]
+    Busy,
     #[error("the edge refused: {0}")]
     Refused(String),
     #[error("the edge's answer is not understood: {0}; check that both are of the same version")]
@@ -108,11 +119,19 @@ pub enum ClientError {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Problem {
-    Stale { offered: Epoch, in_force: Epoch },
+    Stale {
+        offered: Epoch,
+        in_force: Epoch,
+    },
+    /// For a moment: whoever asks again is heard, by this edge or by the next.
+    Busy,
     Other(String),
 }
 
 const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Between two tries at an edge that is busy.
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// Ends hyper's connection task together with the call.
 struct Driver(JoinHandle<()>);
@@ -199,9 +218,15 @@ impl Client {
     ) -> Result<T, ClientError> {
         let deadline = self.deadline;
         let late = || ClientError::Deadline { path: self.socket.clone(), deadline };
-        tokio::time::timeout(deadline, self.exchange(method, path, body))
-            .await
-            .unwrap_or_else(|_| Err(late()))
+        let asked = async {
+            loop {
+                match self.exchange(method.clone(), path.clone(), body.clone()).await {
+                    Err(ClientError::Busy) => tokio::time::sleep(AGAIN).await,
+                    answered => return answered,
+                }
+            }
+        };
+        tokio::time::timeout(deadline, asked).await.unwrap_or_else(|_| Err(late()))
     }
 
     async fn exchange<T: DeserializeOwned>(
@@ -231,6 +256,7 @@ impl Client {
             Ok(Problem::Stale { offered, in_force }) => {
                 ClientError::StaleEpoch { offered, in_force }
             }
+            Ok(Problem::Busy) => ClientError::Busy,
             Ok(Problem::Other(why)) => ClientError::Refused(why),
             Err(error) => protocol(format!("status {status}: {error}")),
         })

@@ -63,3 +63,11 @@ fn drain_deadline(shared: &Shared, environment: &EnvironmentName) -> Duration {
     let live = shared.live.load();
     live.table.environments.get(environment).map_or(Duration::ZERO, |routes| routes.drain_deadline)
 }
+
+/// How long an edge that was taken over from lets connections end by themselves: as long as the slowest
+/// environment's WebSockets may stay, and no idle connection is closed before its usual time.
+pub fn patience(shared: &Shared) -> Duration {
+    let live = shared.live.load();
+    let drains = live.table.environments.values().map(|e| e.drain_deadline + e.close_spread);
+    drains.max().unwrap_or_default().max(shared.limits.idle) + shared.limits.half_close
+}

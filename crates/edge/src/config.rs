@@ -102,6 +102,11 @@ pub enum EdgeError {
         "another edge already runs in {path}; stop it first, or give this one its own state folder"
     )]
     Locked { path: PathBuf },
+    #[error(
+        "taking over from the edge that runs in {path}: {why}; it goes on carrying the traffic; see its log, or \
+         stop it first"
+    )]
+    TakeOver { path: PathBuf, why: String },
     #[error("listening on {address}: {source}; free the address or choose another one")]
     Listen { address: SocketAddr, source: std::io::Error },
     #[error("opening the control socket {path}: {source}; check the folder's owner and rights")]

@@ -1,11 +1,15 @@
 //! The control socket: takes tables, tells the status and what a drain waits for.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
+use std::fs;
+use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,7 +31,9 @@ use crate::certificates::{self, CertificateInfo, Certificates, CertificatesFile}
 use crate::client::{DrainStatus, Problem, Published};
 use crate::closing;
 use crate::facts::now_ms;
+use crate::handover::{self, Hand};
 use crate::pause::{Pause, PauseFor, Paused, Pauses};
+use crate::predecessors::{Predecessors, socket_name};
 use crate::registry::Registry;
 use crate::table::{Refused, TableFile, check};
 use crate::tls::Tls;
@@ -42,8 +48,25 @@ pub struct Control {
     pub ticketer: Arc<dyn ProducesTickets>,
     pub listen: SocketAddr,
     pub pauses: RefCell<Pauses>,
+    pub folder: PathBuf,
+    /// What the next edge gets; gone once it has it, or once this edge stops.
+    pub hand: Arc<Mutex<Option<Hand>>>,
+    pub standing: Cell<Standing>,
+    pub predecessors: Predecessors,
 }
 
+/// What this edge is to the folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    Current,
+    /// A new edge is starting with our sockets: nothing may be published, or it would not know of it.
+    Handing,
+    /// A new edge has taken over. It gives us its tables, and it alone writes to the disk.
+    Replaced,
+}
+
+/// A link to the socket of the edge that carries the traffic.
+const CONTROL_SOCKET: &str = "control.sock";
 const MAX_PAUSE: usize = 4 * 1024;
 const MAX_TABLE: usize = 64 * 1024 * 1024;
 const MAX_CERTIFICATES: usize = 64 * 1024 * 1024;
@@ -66,12 +89,20 @@ pub async fn run(control: Rc<Control>, listener: UnixListener) {
         tokio::task::spawn_local(async move {
             let service = service_fn(move |request| {
                 let control = control.clone();
-                async move { Ok::<_, Infallible>(control.answer(request).await) }
+                async move {
+                    let hands =
+                        request.method() == Method::POST && request.uri().path() == "/handover";
+                    Ok::<_, Infallible>(match hands {
+                        true => handover::answer(&control, request),
+                        false => control.answer(request).await,
+                    })
+                }
             });
             let served = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_LIMIT)
-                .serve_connection(TokioIo::new(stream), service);
+                .serve_connection(TokioIo::new(stream), service)
+                .with_upgrades();
             if let Err(error) = served.await {
                 tracing::debug!(%error, "control connection ended");
             }
@@ -83,15 +114,18 @@ impl Control {
     async fn answer(self: &Rc<Self>, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let path = request.uri().path().to_owned();
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+        if request.method() != Method::GET && self.standing.get() == Standing::Handing {
+            return problem(StatusCode::SERVICE_UNAVAILABLE, Problem::Busy);
+        }
         match (request.method(), parts.as_slice()) {
             (&Method::PUT, ["table"]) => self.take(request.into_body()).await,
             (&Method::PUT, ["certificates"]) => self.take_certificates(request.into_body()).await,
             (&Method::GET, ["certificates"]) => {
                 json(StatusCode::OK, &self.shared.tls.load().info())
             }
-            (&Method::GET, ["status"]) => json(StatusCode::OK, &self.status()),
+            (&Method::GET, ["status"]) => json(StatusCode::OK, &self.whole_status().await),
             (&Method::GET, ["routes"]) => json(StatusCode::OK, &self.routes()),
-            (&Method::GET, ["drain", environment, slot]) => self.drain(environment, slot),
+            (&Method::GET, ["drain", environment, slot]) => self.drain(environment, slot).await,
             (&Method::POST, ["pause", environment]) => {
                 let environment = environment.to_string();
                 self.take_pause(&environment, request.into_body()).await
@@ -112,7 +146,7 @@ impl Control {
             }
         };
         match serde_json::from_slice::<Table>(&body) {
-            Ok(table) => self.publish(table),
+            Ok(table) => self.publish(table).await,
             Err(error) => {
                 problem(StatusCode::UNPROCESSABLE_ENTITY, Problem::Other(error.to_string()))
             }
@@ -159,7 +193,7 @@ impl Control {
     }
 
     /// Puts `table` in force. It is on disk before, so that an acknowledged epoch survives a crash.
-    fn publish(&self, table: Table) -> Response<Full<Bytes>> {
+    async fn publish(&self, table: Table) -> Response<Full<Bytes>> {
         let before = self.shared.live.load_full();
         let epoch = table.epoch;
         match check(&before.table, &table) {
@@ -172,13 +206,18 @@ impl Control {
                 return problem(StatusCode::CONFLICT, Problem::Other(refused.to_string()));
             }
         }
-        if let Err(error) = self.file.save(&table) {
+        if self.standing.get() != Standing::Replaced
+            && let Err(error) = self.file.save(&table)
+        {
             tracing::error!(%epoch, %error, "the table cannot be kept on disk: not taken");
             let text = format!("keeping the table on disk: {error}; the old one stays in force");
             return problem(StatusCode::INSUFFICIENT_STORAGE, Problem::Other(text));
         }
         self.put_in_force(&before.table, &table);
         tracing::info!(%epoch, "table in force");
+        if self.standing.get() == Standing::Current {
+            self.predecessors.publish(&table).await;
+        }
         json(StatusCode::OK, &Published { epoch, changed: true })
     }
 
@@ -271,6 +310,13 @@ impl Control {
         self.put_in_force(&live.table, &live.table);
     }
 
+    /// With the numbers of the edges that this one took over from.
+    async fn whole_status(&self) -> EdgeStatus {
+        let mut status = self.status();
+        self.predecessors.add_to(&mut status, self.standing.get()).await;
+        status
+    }
+
     fn status(&self) -> EdgeStatus {
         let live = self.shared.live.load_full();
         let registry = self.registry.borrow();
@@ -314,20 +360,34 @@ impl Control {
         routes
     }
 
-    fn drain(&self, environment: &str, slot: &str) -> Response<Full<Bytes>> {
+    async fn drain(&self, environment: &str, slot: &str) -> Response<Full<Bytes>> {
         let color = [Color::Blue, Color::Green].into_iter().find(|c| c.as_str() == slot);
         let (Ok(environment), Some(color)) = (EnvironmentName::new(environment), color) else {
             let text = format!("`{environment}/{slot}` names no slot");
             return problem(StatusCode::NOT_FOUND, Problem::Other(text));
         };
+        let mut status = self.own_drain(&environment, color);
+        if self.standing.get() != Standing::Replaced {
+            match self.predecessors.drain(&environment, color).await {
+                Ok(theirs) => status.add(&theirs),
+                Err(error) => {
+                    let text = format!("asking an edge that finishes what it still has: {error}");
+                    return problem(StatusCode::BAD_GATEWAY, Problem::Other(text));
+                }
+            }
+        }
+        json(StatusCode::OK, &status)
+    }
+
+    fn own_drain(&self, environment: &EnvironmentName, color: Color) -> DrainStatus {
         let live = self.shared.live.load_full();
-        let slots = live.table.environments.get(&environment).map(|e| &e.slots);
+        let slots = live.table.environments.get(environment).map(|e| &e.slots);
         let release = slots.and_then(|slots| slots.get(&color)).map(|slot| &slot.release);
         let mut status = DrainStatus::default();
         for service in self.registry.borrow().services() {
             let key = &service.key;
             let other = release.is_some_and(|release| *release != key.release);
-            if key.environment != environment || key.slot != color || other {
+            if key.environment != *environment || key.slot != color || other {
                 continue;
             }
             status.in_flight += service.in_flight();
@@ -335,7 +395,7 @@ impl Control {
             status.event_streams += service.streams();
             let due = *service.retired.borrow();
             let left = due.map(|due| {
-                let due = due + closing::spread(&self.shared, &environment);
+                let due = due + closing::spread(&self.shared, environment);
                 u64::try_from(due.saturating_duration_since(Instant::now()).as_millis())
                     .unwrap_or(u64::MAX)
             });
@@ -343,8 +403,48 @@ impl Control {
             let age = service.oldest_ms().map(|ms| u64::try_from(now_ms() - ms).unwrap_or(0));
             status.oldest_ms = status.oldest_ms.max(age);
         }
-        json(StatusCode::OK, &status)
+        status
     }
+
+    /// The next edge has everything: this one finishes what it has, and answers on its own socket.
+    pub fn let_go(&self) {
+        let paused: Vec<_> = self.pauses.borrow().keys().cloned().collect();
+        for environment in paused {
+            self.resume(&environment);
+        }
+        self.standing.set(Standing::Replaced);
+        self.shared.leaving.store(true, Ordering::Relaxed);
+        self.shared.replaced.send_replace(Some(Instant::now()));
+        drop(self.hand.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    /// Makes `control.sock` lead to this edge, in the place of whatever it leads to.
+    pub fn claim_socket(&self) {
+        if let Err(error) = claim_socket(&self.folder) {
+            tracing::error!(%error, "control.sock does not lead to this edge");
+        }
+    }
+}
+
+/// Makes `control.sock` lead to the edge of this process: a link, replaced at once.
+pub fn claim_socket(folder: &Path) -> io::Result<()> {
+    let fresh = folder.join("control.sock.new");
+    match fs::remove_file(&fresh) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    symlink(socket_name(std::process::id()), &fresh)?;
+    fs::rename(&fresh, folder.join(CONTROL_SOCKET))
+}
+
+/// Takes the socket away, and `control.sock` if it leads there.
+pub fn remove_socket(folder: &Path) {
+    let (own, link) = (socket_name(std::process::id()), folder.join(CONTROL_SOCKET));
+    if fs::read_link(&link).is_ok_and(|to| to == Path::new(&own)) {
+        // What is left of it leads nowhere, and is replaced at the next start.
+        let _ = fs::remove_file(link);
+    }
+    let _ = fs::remove_file(folder.join(own));
 }
 
 fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
@@ -357,6 +457,6 @@ fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
     response
 }
 
-fn problem(status: StatusCode, problem: Problem) -> Response<Full<Bytes>> {
+pub fn problem(status: StatusCode, problem: Problem) -> Response<Full<Bytes>> {
     json(status, &problem)
 }

@@ -60,7 +60,8 @@ where
 {
     let state = Arc::new(State::default());
     let idle_limit = worker.shared.limits.idle;
-    let mut stop = worker.shared.stop.subscribe();
+    // GOAWAY tells the client which requests were not read: it may send these again.
+    let no_more = worker.shared.accepts_no_more();
     let connection = Rc::new(Connection { worker, arrival, state: state.clone() });
     let service = service_fn(move |request| handle(connection.clone(), admit(request)));
     let serving = http2::Builder::new(Local)
@@ -78,7 +79,7 @@ where
     tokio::pin!(serving);
     let served = tokio::select! {
         served = serving.as_mut() => Some(served),
-        _ = stop.wait_for(|stop| *stop) => {
+        () = no_more => {
             serving.as_mut().graceful_shutdown();
             Some(serving.as_mut().await)
         }

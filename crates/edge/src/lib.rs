@@ -30,6 +30,7 @@ mod forwarded;
 #[doc(hidden)]
 pub mod fuzzing;
 mod guard;
+mod handover;
 mod headers;
 mod health;
 mod http2;
@@ -40,6 +41,7 @@ mod live;
 mod pause;
 mod pick;
 mod pool;
+mod predecessors;
 mod prefixes;
 mod proxy;
 mod registry;
@@ -59,4 +61,4 @@ pub use certificates::{
 pub use client::{Client, ClientError, DrainStatus, Published};
 pub use pause::{PauseFor, Paused};
 pub use config::{EdgeConfig, EdgeError, Limits};
-pub use server::{Edge, main};
+pub use server::{Edge, main, run};

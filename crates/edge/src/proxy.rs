@@ -46,6 +46,7 @@ pub async fn handle(
         &connection.worker.ids,
     );
     let leaving = leaves_http(&request);
+    let http2 = request.version() == Version::HTTP_2;
     let began = Instant::now();
     let log = connection.worker.shared.access_log.as_ref();
     let mut line = log.map(|log| log_line(log.clone(), &connection, &request, &id));
@@ -57,10 +58,13 @@ pub async fn handle(
     let stays = leaving && response.status() != StatusCode::SWITCHING_PROTOCOLS;
     // After a request to leave HTTP that was not granted, the guard does not look at the bytes any more.
     let last = response.extensions().get::<Last>().is_some();
-    if last {
+    let upgraded = leaving && !stays;
+    // Another edge took over: HTTP/1 connections move to it here, HTTP/2 ones by their own goodbye.
+    let moves = connection.worker.shared.leaving() && !upgraded && !http2;
+    if last || moves {
         connection.state.refused.store(true, Ordering::Relaxed);
     }
-    if stays || last {
+    if stays || last || moves {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response.headers_mut().insert(headers::REQUEST_ID, id);
@@ -135,9 +139,15 @@ async fn answer(
             })
         }
         Target::Replicas(replicas) => {
-            let sent =
-                forward::forward(worker, &route, replicas, &connection.arrival.client, request, flight)
-                    .await;
+            let sent = forward::forward(
+                worker,
+                &route,
+                replicas,
+                &connection.arrival.client,
+                request,
+                flight,
+            )
+            .await;
             sent.unwrap_or_else(|(mut flight, status)| {
                 if Cut::is_behind(status) {
                     return cut(flight, status);

@@ -1,38 +1,49 @@
 //! Starting and stopping the edge: folder, address, rights, threads.
 
-use std::cell::RefCell;
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::cell::{Cell, RefCell};
+use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, mpsc};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use domain::route::Table;
-use nix::fcntl::{Flock, FlockArg};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::socket::Backlog;
 use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
 use tokio::net::{TcpSocket, UnixListener};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use crate::access_log::AccessLog;
 use crate::certificates::CertificatesFile;
 use crate::config::{EdgeConfig, EdgeError, Limits};
-use crate::control::{self, Control};
+use crate::control::{self, Control, Standing, claim_socket, remove_socket};
 use crate::facts::{Away, now_ms};
+use crate::handover::{self, Hand, Heard, Listeners, Offer};
 use crate::headers::Trusted;
 use crate::health;
 use crate::live::Live;
+use crate::predecessors::{self, Predecessors, socket_name};
 use crate::registry::Registry;
 use crate::table::TableFile;
 use crate::tls::{Tls, ticketer};
-use crate::worker::{self, Shared, Sockets};
+use crate::worker::{self, Shared, Socket};
+
+const BACKLOG: i32 = 1024;
+/// For the edge that runs to answer, or to give the lock back.
+const TAKE_OVER: Duration = Duration::from_secs(5);
+const TAKE_OVER_PAUSE: Duration = Duration::from_millis(20);
+const FINISHED_CHECK: Duration = Duration::from_millis(50);
 
 /// A running edge. Dropping it without [`Edge::stop`] leaves it running until the process ends.
 pub struct Edge {
@@ -41,11 +52,17 @@ pub struct Edge {
     workers: Vec<JoinHandle<()>>,
     control: JoinHandle<()>,
     ended: watch::Sender<bool>,
-    _lock: Flock<File>,
+    hand: Arc<Mutex<Option<Hand>>>,
 }
 
-/// Runs an edge until SIGTERM or SIGINT; then answers what is in flight and returns.
+/// Runs an edge until SIGTERM or SIGINT, or until another one took over; then answers what is in flight and
+/// returns.
 pub fn main(config: EdgeConfig) -> Result<(), EdgeError> {
+    run(&config, Limits::default())
+}
+
+/// The same within other limits.
+pub fn run(config: &EdgeConfig, limits: Limits) -> Result<(), EdgeError> {
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
@@ -56,12 +73,12 @@ pub fn main(config: EdgeConfig) -> Result<(), EdgeError> {
         let (mut terminate, mut interrupt) =
             (heard(SignalKind::terminate())?, heard(SignalKind::interrupt())?);
         raise_file_limit();
-        let edge = Edge::start(&config, Limits::default())?;
+        let edge = Edge::start(config, limits)?;
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            _ = terminate.recv() => tracing::info!("stopping: requests in flight are answered first"),
+            _ = interrupt.recv() => tracing::info!("stopping: requests in flight are answered first"),
+            () = edge.finished() => tracing::info!("finished what was under way when another edge took over"),
         }
-        tracing::info!("stopping: requests in flight are answered first");
         edge.stop();
         Ok(())
     })
@@ -70,15 +87,25 @@ pub fn main(config: EdgeConfig) -> Result<(), EdgeError> {
 impl Edge {
     /// Starts an edge. When it returns, traffic and the control socket are served.
     pub fn start(config: &EdgeConfig, limits: Limits) -> Result<Self, EdgeError> {
-        let lock = prepare(&config.state)?;
+        let (hand, old) = match config.take_over {
+            true => take_over(&config.state)?,
+            false => {
+                (Hand { lock: prepare(&config.state)?, listeners: Listeners::default() }, None)
+            }
+        };
+        let (offer, word) = old.unzip();
         let cores = || thread::available_parallelism().map_or(1, usize::from);
         let count = config.workers.unwrap_or_else(cores).max(1);
-        let open =
-            |address| bind(address, count).map_err(|source| EdgeError::Listen { address, source });
-        let (address, plain) = open(config.listen)?;
-        let (https, secured) = config.https.map(open).transpose()?.unzip();
-        let mut secured = secured.unwrap_or_default().into_iter();
-        let sockets = plain.into_iter().map(|http| Sockets { http, https: secured.next() });
+        let Listeners { plain, secured } = hand.listeners;
+        let bound = offer.as_ref().map(|offer| offer.listen);
+        let (address, plain) = listen(config.listen, count, bound.zip(Some(plain)))?;
+        let bound = offer.as_ref().and_then(|offer| offer.https);
+        let secured = config.https.map(|at| listen(at, count, bound.zip(Some(secured))));
+        let (https, secured) = secured.transpose()?.unzip();
+        let listeners = Listeners { plain, secured: secured.unwrap_or_default() };
+        let sockets =
+            deal(&listeners, count).map_err(|source| EdgeError::Listen { address, source })?;
+        let hand = Arc::new(Mutex::new(Some(Hand { lock: hand.lock, listeners })));
         if let Some((uid, gid)) = config.run_as {
             become_user(&config.state, uid, gid)?;
         }
@@ -96,6 +123,7 @@ impl Edge {
             workers: count,
             stop: watch::Sender::new(false),
             replaced: watch::Sender::new(None),
+            leaving: AtomicBool::new(false),
             recheck: Notify::new(),
             away: Away::new(None, count),
             access_log,
@@ -104,16 +132,41 @@ impl Edge {
         });
         let ended = watch::Sender::new(false);
         // The table first, then the workers: an edge that starts alone serves from the first connection on.
-        let control = start_control(&config.state, address, &shared, ended.subscribe())?;
+        let (begin, begun) = oneshot::channel();
+        let control = ControlPart {
+            folder: config.state.clone(),
+            listen: address,
+            shared: shared.clone(),
+            hand: hand.clone(),
+            begun,
+            ended: ended.subscribe(),
+        };
+        let control = control.start()?;
         let mut workers = Vec::with_capacity(count);
-        for (index, sockets) in sockets.enumerate() {
+        for (index, sockets) in sockets.into_iter().enumerate() {
             let shared = shared.clone();
             workers.push(start_thread(format!("edge-{index}"), move |ready| {
                 worker::run(index, shared, sockets, ready);
             })?);
         }
-        tracing::info!(%address, workers = count, "carrying traffic");
-        Ok(Self { address, shared, workers, control, ended, _lock: lock })
+        let edge = Self { address, shared, workers, control, ended, hand };
+        let claimed = claim_socket(&config.state);
+        claimed.map_err(|source| EdgeError::State { path: config.state.clone(), source })?;
+        if let Some(word) = word {
+            let why = match handover::ready(word) {
+                Ok(Heard::Yes) => None,
+                Ok(Heard::No) => Some("it had waited too long".to_owned()),
+                Err(error) => Some(error.to_string()),
+            };
+            if let Some(why) = why {
+                edge.stop();
+                return Err(EdgeError::TakeOver { path: config.state.clone(), why });
+            }
+        }
+        // The control thread is there as long as we are.
+        let _ = begin.send(());
+        tracing::info!(%address, workers = count, took_over = offer.is_some(), "carrying traffic");
+        Ok(edge)
     }
 
     /// The address that carries traffic.
@@ -126,9 +179,22 @@ impl Edge {
         self.shared.https
     }
 
+    /// Resolves when another edge took over and nothing is left of what this one had.
+    async fn finished(&self) {
+        let mut replaced = self.shared.replaced.subscribe();
+        let _ = replaced.wait_for(Option::is_some).await;
+        while !self.workers.iter().all(JoinHandle::is_finished) {
+            tokio::time::sleep(FINISHED_CHECK).await;
+        }
+    }
+
     /// Accepts nothing more, answers what is in flight within its time, and ends all threads.
     pub fn stop(self) {
         self.shared.stop.send_replace(true);
+        // Held by the lock until the end, but by nobody's listening.
+        if let Some(hand) = &mut *self.hand.lock().unwrap_or_else(PoisonError::into_inner) {
+            hand.listeners = Listeners::default();
+        }
         for worker in self.workers {
             if worker.join().is_err() {
                 tracing::error!("a worker had panicked");
@@ -145,19 +211,80 @@ impl Edge {
 }
 
 /// Makes the folder and takes its lock, which a crash gives back.
-fn prepare(folder: &Path) -> Result<Flock<File>, EdgeError> {
+fn prepare(folder: &Path) -> Result<File, EdgeError> {
     let state = |source| EdgeError::State { path: folder.into(), source };
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(state)?;
     let lock = File::options().create(true).append(true).open(folder.join("edge.lock"));
-    match Flock::lock(lock.map_err(state)?, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(lock),
-        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(EdgeError::Locked { path: folder.into() }),
-        Err((_, error)) => Err(state(error.into())),
+    let lock = lock.map_err(state)?;
+    // Belongs to the open file, which another edge may be given: it ends when the last one closes it.
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(EdgeError::Locked { path: folder.into() }),
+        Err(TryLockError::Error(error)) => Err(state(error)),
     }
 }
 
+/// Everything from the edge that runs in `folder`, and where to tell it that we are ready; the lock alone if
+/// none runs.
+#[allow(clippy::type_complexity, reason = "read once, right below")]
+fn take_over(folder: &Path) -> Result<(Hand, Option<(Offer, UnixStream)>), EdgeError> {
+    let deadline = Instant::now() + TAKE_OVER;
+    loop {
+        // An edge that died a moment ago leaves its socket, one that starts has none yet: both are tried.
+        let why = match handover::take(&folder.join("control.sock")) {
+            Ok(Some(taken)) => {
+                let (offer, hand, word) = taken.split();
+                tracing::info!(pid = offer.pid, "taking over from another edge");
+                return Ok((hand, Some((offer, word))));
+            }
+            Ok(None) => None,
+            Err(error) => Some(error.to_string()),
+        };
+        match prepare(folder) {
+            Ok(lock) => return Ok((Hand { lock, listeners: Listeners::default() }, None)),
+            Err(EdgeError::Locked { .. }) if Instant::now() < deadline => {
+                thread::sleep(TAKE_OVER_PAUSE);
+            }
+            Err(EdgeError::Locked { path }) => {
+                let why = why.unwrap_or_else(|| "it does not answer".into());
+                return Err(EdgeError::TakeOver { path, why });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// What is listened on already, if it is where `wished` says; new sockets otherwise.
+fn listen(
+    wished: SocketAddr,
+    count: usize,
+    open: Option<(SocketAddr, Vec<TcpListener>)>,
+) -> Result<(SocketAddr, Vec<TcpListener>), EdgeError> {
+    let fits = |at: &SocketAddr| at.ip() == wished.ip() && [0, at.port()].contains(&wished.port());
+    match open {
+        Some((address, listeners)) if fits(&address) && !listeners.is_empty() => {
+            Ok((address, listeners))
+        }
+        _ => bind(wished, count).map_err(|source| EdgeError::Listen { address: wished, source }),
+    }
+}
+
+/// Every socket to some worker and every worker some socket, whatever their numbers are: each has its own queue
+/// in the kernel, and none may be left without somebody who accepts.
+fn deal(listeners: &Listeners, workers: usize) -> io::Result<Vec<Vec<Socket>>> {
+    let mut dealt: Vec<Vec<Socket>> = (0..workers).map(|_| Vec::new()).collect();
+    for (open, secure) in [(&listeners.plain, false), (&listeners.secured, true)] {
+        let turns = if open.is_empty() { 0 } else { workers.max(open.len()) };
+        for turn in 0..turns {
+            let listener = open[turn % open.len()].try_clone()?;
+            dealt[turn % workers].push(Socket { listener, secure });
+        }
+    }
+    Ok(dealt)
+}
+
 /// One socket per worker on the same address; the kernel spreads connections over them.
-fn bind(listen: SocketAddr, count: usize) -> io::Result<(SocketAddr, Vec<TcpSocket>)> {
+fn bind(listen: SocketAddr, count: usize) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
     // Shared addresses hide a second edge on the same port; without sharing the kernel says so.
     let probe = socket(listen)?;
     probe.bind(listen)?;
@@ -167,7 +294,9 @@ fn bind(listen: SocketAddr, count: usize) -> io::Result<(SocketAddr, Vec<TcpSock
         let socket = socket(address)?;
         socket.set_reuseport(true)?;
         socket.bind(address)?;
-        Ok(socket)
+        let socket = socket.as_fd().try_clone_to_owned()?;
+        nix::sys::socket::listen(&socket, Backlog::new(BACKLOG)?)?;
+        Ok(TcpListener::from(socket))
     };
     let sockets = (0..count).map(shared).collect::<io::Result<_>>()?;
     Ok((address, sockets))
@@ -205,72 +334,77 @@ fn raise_file_limit() {
     }
 }
 
-fn start_control(
-    folder: &Path,
-    listen: SocketAddr,
-    shared: &Arc<Shared>,
-    ended: watch::Receiver<bool>,
-) -> Result<JoinHandle<()>, EdgeError> {
-    let (folder, shared) = (folder.to_path_buf(), shared.clone());
-    let path = folder.join("control.sock");
-    let started = start_thread("edge-control".into(), {
-        let path = path.clone();
-        move |ready| run_control(folder, path, listen, shared, ended, ready)
-    });
-    started.map_err(|error| match error {
-        EdgeError::Thread { source, .. } => EdgeError::Control { path, source },
-        other => other,
-    })
-}
-
-fn run_control(
+/// What the control thread starts with.
+struct ControlPart {
     folder: PathBuf,
-    path: PathBuf,
     listen: SocketAddr,
     shared: Arc<Shared>,
-    mut ended: watch::Receiver<bool>,
-    ready: impl FnOnce(io::Result<()>),
-) {
-    let runtime = match worker::local_runtime() {
-        Ok(runtime) => runtime,
-        Err(error) => return ready(Err(error)),
-    };
-    runtime.block_on(async move {
-        let listener = match open_socket(&path) {
-            Ok(listener) => listener,
+    hand: Arc<Mutex<Option<Hand>>>,
+    /// From then on this edge is the one that carries the traffic.
+    begun: oneshot::Receiver<()>,
+    ended: watch::Receiver<bool>,
+}
+
+impl ControlPart {
+    fn start(self) -> Result<JoinHandle<()>, EdgeError> {
+        let path = self.folder.join(socket_name(std::process::id()));
+        let started = start_thread("edge-control".into(), {
+            let path = path.clone();
+            move |ready| self.run(&path, ready)
+        });
+        started.map_err(|error| match error {
+            EdgeError::Thread { source, .. } => EdgeError::Control { path, source },
+            other => other,
+        })
+    }
+
+    fn run(mut self, path: &Path, ready: impl FnOnce(io::Result<()>)) {
+        let runtime = match worker::local_runtime() {
+            Ok(runtime) => runtime,
             Err(error) => return ready(Err(error)),
         };
-        let registry = RefCell::new(Registry::new(shared.workers));
-        let file = TableFile::new(&folder);
-        let last = file.load();
-        let ticketer = match ticketer() {
-            Ok(ticketer) => ticketer,
-            Err(error) => return ready(Err(io::Error::other(error))),
-        };
-        let certificates = CertificatesFile::new(&folder);
-        let shared_too = shared.clone();
-        let control =
-            Control {
-            shared: shared_too,
-            registry,
-            file,
-            certificates,
-            ticketer,
-            listen,
-            pauses: RefCell::default(),
-        };
-        let control = Rc::new(control);
-        control.put_in_force(&Table::default(), &last);
-        control.load_certificates();
-        ready(Ok(()));
-        tokio::select! {
-            () = control::run(control, listener) => {}
-            () = health::run(shared) => {}
-            _ = ended.wait_for(|ended| *ended) => {}
-        }
-        // Left behind it would be replaced at the next start; the lock is still ours here.
-        let _ = fs::remove_file(&path);
-    });
+        runtime.block_on(async move {
+            let opened = open_socket(path)
+                .and_then(|listener| Ok((listener, ticketer().map_err(io::Error::other)?)));
+            let (listener, ticketer) = match opened {
+                Ok(opened) => opened,
+                Err(error) => return ready(Err(error)),
+            };
+            let file = TableFile::new(&self.folder);
+            let last = file.load();
+            let control = Rc::new(Control {
+                registry: RefCell::new(Registry::new(self.shared.workers)),
+                file,
+                certificates: CertificatesFile::new(&self.folder),
+                ticketer,
+                listen: self.listen,
+                pauses: RefCell::default(),
+                folder: self.folder.clone(),
+                hand: self.hand,
+                standing: Cell::new(Standing::Handing),
+                predecessors: Predecessors::find(&self.folder),
+                shared: self.shared.clone(),
+            });
+            control.put_in_force(&Table::default(), &last);
+            control.load_certificates();
+            ready(Ok(()));
+            let serving = control.clone();
+            let begun = async {
+                if self.begun.await.is_ok() {
+                    control.standing.set(Standing::Current);
+                }
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                () = control::run(serving, listener) => {}
+                () = health::run(self.shared) => {}
+                () = predecessors::tend(control.clone()) => {}
+                () = begun => {}
+                _ = self.ended.wait_for(|ended| *ended) => {}
+            }
+            remove_socket(&self.folder);
+        });
+    }
 }
 
 /// Only the edge's own user may connect. The lock says that a socket in the way is a dead edge's.

@@ -3,25 +3,28 @@
 use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use domain::route::Reason;
 use http::Response;
-use tokio::net::TcpSocket;
+use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::accept;
 use crate::access_log::AccessLog;
 use crate::body::Answer;
+use crate::closing;
 use crate::config::Limits;
-use crate::fast::{self, Fast};
 use crate::facts::Away;
+use crate::fast::{self, Fast};
 use crate::headers::Trusted;
 use crate::ids::Ids;
 use crate::limits::{Addresses, Place};
@@ -42,6 +45,8 @@ pub struct Shared {
     pub stop: watch::Sender<bool>,
     /// When another edge took over the listening sockets: this one only finishes what it has.
     pub replaced: watch::Sender<Option<Instant>>,
+    /// The same, as cheap to ask as it must be for each request: answers are the last of their connections.
+    pub leaving: AtomicBool,
     /// A replica was ejected and should be looked at soon.
     pub recheck: Notify,
     /// Requests that reached no environment.
@@ -68,14 +73,30 @@ pub struct Worker {
 /// One open connection of a worker. Dropping it closes it, as far as the worker counts.
 pub struct Open(Rc<Worker>);
 
-/// What one worker listens on.
-pub struct Sockets {
-    pub http: TcpSocket,
-    pub https: Option<TcpSocket>,
+/// One of the sockets that a worker listens on.
+pub struct Socket {
+    pub listener: std::net::TcpListener,
+    pub secure: bool,
+}
+
+impl Shared {
+    pub fn leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
+    }
+
+    /// Resolves when nothing more is accepted: the edge stops, or another one took over.
+    pub fn accepts_no_more(&self) -> impl Future<Output = ()> + 'static {
+        let (mut stop, mut replaced) = (self.stop.subscribe(), self.replaced.subscribe());
+        async move {
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => {}
+                _ = replaced.wait_for(Option::is_some) => {}
+            }
+        }
+    }
 }
 
 const SWEEP: Duration = Duration::from_secs(1);
-const BACKLOG: u32 = 1024;
 
 impl Worker {
     /// Counts a connection as open.
@@ -131,7 +152,7 @@ impl Drop for Open {
 pub fn run(
     index: usize,
     shared: Arc<Shared>,
-    sockets: Sockets,
+    sockets: Vec<Socket>,
     ready: impl FnOnce(io::Result<()>),
 ) {
     let runtime = match local_runtime() {
@@ -139,10 +160,10 @@ pub fn run(
         Err(error) => return ready(Err(error)),
     };
     runtime.block_on(async move {
-        let secured = sockets.https.map(|socket| socket.listen(BACKLOG)).transpose();
-        let (plain, secured) = match (sockets.http.listen(BACKLOG), secured) {
-            (Ok(plain), Ok(secured)) => (plain, secured),
-            (Err(error), _) | (_, Err(error)) => return ready(Err(error)),
+        let listen = |socket: Socket| Ok((TcpListener::from_std(socket.listener)?, socket.secure));
+        let listeners: Vec<_> = match sockets.into_iter().map(listen).collect::<io::Result<_>>() {
+            Ok(listeners) => listeners,
+            Err(error) => return ready(Err(error)),
         };
         ready(Ok(()));
         let worker = Rc::new(Worker {
@@ -157,28 +178,40 @@ pub fn run(
         });
         let sweeper = tokio::task::spawn_local(sweep(worker.pool.clone()));
         let tending = tokio::task::spawn_local(fast::tend(worker.clone()));
-        let secured = async {
-            if let Some(listener) = secured {
-                accept::run(&worker, listener, true).await;
-            }
-        };
-        tokio::join!(accept::run(&worker, plain, false), secured);
-        let finished = async {
-            while worker.open.get() > 0 {
-                worker.closed.notified().await;
-            }
-        };
-        if tokio::time::timeout(worker.shared.limits.stop, finished).await.is_err() {
-            let open = worker.open.get();
-            tracing::warn!(
-                worker = index,
-                open,
-                "stopped with connections open: their time is over"
-            );
+        let mut accepting = JoinSet::new();
+        for (listener, secure) in listeners {
+            let worker = worker.clone();
+            accepting.spawn_local(async move { accept::run(&worker, listener, secure).await });
         }
+        while accepting.join_next().await.is_some() {}
+        finish(&worker).await;
         sweeper.abort();
         tending.abort();
     });
+}
+
+/// Until every connection is closed: after a handover each in its own time, at a stop all within one.
+async fn finish(worker: &Worker) {
+    let shared = &worker.shared;
+    let mut finished = pin!(async {
+        while worker.open.get() > 0 {
+            worker.closed.notified().await;
+        }
+    });
+    let mut stop = shared.stop.subscribe();
+    if shared.leaving() {
+        tokio::select! {
+            () = &mut finished => return,
+            () = sleep(closing::patience(shared)) => {
+                shared.stop.send_replace(true);
+            }
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+    }
+    if timeout(shared.limits.stop, finished).await.is_err() {
+        let (worker, open) = (worker.index, worker.open.get());
+        tracing::warn!(worker, open, "stopped with connections open: their time is over");
+    }
 }
 
 async fn sweep(pool: Rc<Pool>) {
