@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
@@ -14,6 +15,8 @@ use crate::files::{FileBody, Gzipped};
 use crate::guard::Busy;
 use crate::limits::Limited;
 use crate::pool::Lease;
+use crate::replica::Load;
+use crate::upstream_h2;
 
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -61,9 +64,18 @@ pub struct Answer {
     cut: Option<Pin<Box<dyn Future<Output = ()>>>>,
 }
 
+/// What an answer of a replica keeps until its end.
+pub enum Held {
+    Connection(Lease),
+    /// A stream of a shared connection, as a weight on the replica.
+    Stream { _load: Load },
+}
+
 enum Content {
     Bytes(Full<Bytes>),
-    Upstream(Incoming, Option<Lease>),
+    Upstream(Incoming, Option<Held>),
+    /// The trailers of a call that was ended early.
+    Trailers(Option<HeaderMap>),
     File(FileBody),
     Gzipped(Box<Gzipped>),
 }
@@ -85,8 +97,8 @@ impl Answer {
         Self::new(Content::Bytes(Full::new(bytes.into())), flight)
     }
 
-    pub fn upstream(body: Incoming, lease: Lease, flight: Flight) -> Self {
-        Self::new(Content::Upstream(body, Some(lease)), Some(flight))
+    pub fn upstream(body: Incoming, held: Held, flight: Flight) -> Self {
+        Self::new(Content::Upstream(body, Some(held)), Some(flight))
     }
 
     pub fn file(body: FileBody, flight: Flight) -> Self {
@@ -113,14 +125,22 @@ impl Answer {
         self
     }
 
+    /// A call that may last: ended when `cut` resolves, in a way that its client understands.
+    pub fn call(mut self, cut: impl Future<Output = ()> + 'static) -> Self {
+        if self.flight.is_some() {
+            self.cut = Some(Box::pin(cut));
+        }
+        self
+    }
+
     /// Everything was read: count it, and let the connection serve the next request.
     fn finish(&mut self) {
         self.cut = None;
         if let Some(mut flight) = self.flight.take() {
             flight.count();
         }
-        if let Content::Upstream(_, lease) = &mut self.content
-            && let Some(lease) = lease.take()
+        if let Content::Upstream(_, held) = &mut self.content
+            && let Some(Held::Connection(lease)) = held.take()
         {
             lease.give_back();
         }
@@ -144,11 +164,19 @@ impl Body for Answer {
                 flight.because(Reason::Drained);
             }
             this.cut = None;
-            this.content = Content::Bytes(Full::default());
+            this.content = match &this.content {
+                Content::Upstream(_, Some(Held::Stream { .. })) => {
+                    Content::Trailers(Some(upstream_h2::unavailable()))
+                }
+                _ => Content::Bytes(Full::default()),
+            };
         }
         let polled = match &mut this.content {
             Content::Bytes(full) => Pin::new(full).poll_frame(cx).map_err(|never| match never {}),
             Content::Upstream(body, _) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Content::Trailers(trailers) => {
+                Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
+            }
             Content::File(file) => {
                 let read = file.next();
                 Poll::Ready(read.map(|read| read.map(Frame::data).map_err(Into::into)))
@@ -183,6 +211,7 @@ impl Body for Answer {
         match &self.content {
             Content::Bytes(full) => full.is_end_stream(),
             Content::Upstream(body, _) => body.is_end_stream(),
+            Content::Trailers(trailers) => trailers.is_none(),
             Content::File(file) => file.left() == 0,
             Content::Gzipped(file) => file.is_over(),
         }
@@ -192,6 +221,7 @@ impl Body for Answer {
         match &self.content {
             Content::Bytes(full) => full.size_hint(),
             Content::Upstream(body, _) => body.size_hint(),
+            Content::Trailers(_) => SizeHint::default(),
             Content::File(file) => SizeHint::with_exact(file.left()),
             Content::Gzipped(_) => SizeHint::default(),
         }

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use domain::route::Reason;
-use http::header::{CONTENT_TYPE, HeaderMap};
+use http::header::{
+    CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, TRANSFER_ENCODING,
+};
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
 use tokio::time::timeout;
 
-use crate::body::{Answer, Outgoing};
+use crate::body::{Answer, Held, Outgoing};
 use crate::facts::{self, Flight};
 use crate::headers;
 use crate::limits::{Cut, Limited, Meter, Progress};
@@ -19,6 +21,7 @@ use crate::pick::pick;
 use crate::pool::Lease;
 use crate::replica::Replica;
 use crate::upgrade;
+use crate::upstream_h2;
 use crate::worker::Worker;
 
 /// How many replicas or fresh connections one request may reach for.
@@ -34,11 +37,20 @@ pub async fn forward(
     mut flight: Flight,
 ) -> Result<Response<Answer>, (Flight, StatusCode)> {
     let leaving = leaves_http(&request);
+    let grpc = upstream_h2::is_grpc(&request);
     let down = leaving.then(|| hyper::upgrade::on(&mut request));
     let progress = Rc::new(Progress::default());
     let meter = Meter::new(route.max_body, worker.shared.limits.idle);
     let request = outgoing(request, client, leaving, meter, flight.meter(), &progress);
-    let (mut response, lease) = match send(worker, replicas, request, &mut flight).await {
+    let sent = match grpc {
+        true => upstream_h2::send(worker, replicas, request, &mut flight)
+            .await
+            .map(|(response, load)| (response, Held::Stream { _load: load })),
+        false => send(worker, replicas, request, &mut flight)
+            .await
+            .map(|(response, lease)| (response, Held::Connection(lease))),
+    };
+    let (mut response, held) = match sent {
         Ok(answered) => answered,
         Err(status) => {
             let cut = progress.cut().map(Cut::status);
@@ -50,17 +62,20 @@ pub async fn forward(
     let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     headers::incoming(response.headers_mut(), switching);
     if switching {
-        let Some(down) = down else { return Err((flight, StatusCode::BAD_GATEWAY)) };
+        let (Some(down), Held::Connection(lease)) = (down, held) else {
+            return Err((flight, StatusCode::BAD_GATEWAY));
+        };
         let websocket = upgrade::is_websocket(response.headers());
         let up = hyper::upgrade::on(&mut response);
         upgrade::start(worker, flight, lease, websocket, down, up);
         return Ok(response.map(|_| Answer::bytes("", None)));
     }
     let endless = is_event_stream(response.headers());
-    let cut = endless.then(|| worker.ended(flight.service()));
+    let cut = (endless || grpc).then(|| worker.ended(flight.service()));
     Ok(response.map(|body| {
-        let answer = Answer::upstream(body, lease, flight);
+        let answer = Answer::upstream(body, held, flight);
         match cut {
+            Some(cut) if grpc => answer.call(cut),
             Some(cut) => answer.stream(cut),
             None => answer,
         }
@@ -97,6 +112,10 @@ fn outgoing(
         parts.uri = path.parse().unwrap_or_default();
     }
     parts.extensions.clear();
+    if !body.is_end_stream() && !parts.headers.contains_key(CONTENT_LENGTH) {
+        // Said aloud: with some methods hyper takes silence for an empty body.
+        parts.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     let body = match body.is_end_stream() {
         true => Outgoing::Empty,
         false => Outgoing::Client(Limited::new(body, meter, counted, progress.clone(), http2).into()),

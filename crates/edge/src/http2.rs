@@ -13,25 +13,25 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
-use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 use crate::accept::Arrival;
 use crate::guard::State;
-use crate::proxy::{Connection, handle};
+use crate::pace::{Paces, Watch};
+use crate::proxy::Connection;
 use crate::strict::{self, MAX_FIELDS, REFUSED, Refusal};
 use crate::worker::Worker;
 
 /// Requests of one connection at a time.
 const STREAMS: u32 = 128;
-const HEAD: u32 = strict::MAX_HEAD as u32;
+pub const HEAD: u32 = strict::MAX_HEAD as u32;
 /// What a client may send before it is read, per connection and per request.
-const WINDOW: u32 = 1024 * 1024;
-const STREAM_WINDOW: u32 = 256 * 1024;
+pub const WINDOW: u32 = 1024 * 1024;
+pub const STREAM_WINDOW: u32 = 256 * 1024;
 /// What waits to be sent to a client, per request.
-const SEND_BUFFER: usize = 64 * 1024;
+pub const SEND_BUFFER: usize = 64 * 1024;
 /// A client whose requests come and are reset faster than they are answered (CVE-2023-44487) is sent away.
 const PENDING_RESETS: usize = 20;
 const LOCAL_RESETS: usize = 256;
@@ -63,8 +63,9 @@ where
     // GOAWAY tells the client which requests were not read: it may send these again.
     let no_more = worker.shared.accepts_no_more();
     let connection = Rc::new(Connection { worker, arrival, state: state.clone() });
-    let service = service_fn(move |request| handle(connection.clone(), admit(request)));
-    let serving = http2::Builder::new(Local)
+    let paces = Paces::default();
+    let (service, stalled) = (paces.serve(connection), paces.watch(idle_limit));
+    let serving = http2::Builder::new(paces)
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
         .max_header_list_size(HEAD)
@@ -76,6 +77,8 @@ where
         .keep_alive_interval(PING)
         .keep_alive_timeout(PONG)
         .serve_connection(TokioIo::new(stream), service);
+    // Ends with the connection.
+    let _stalled = Watch(tokio::task::spawn_local(stalled));
     tokio::pin!(serving);
     let served = tokio::select! {
         served = serving.as_mut() => Some(served),
@@ -105,7 +108,7 @@ async fn idle(state: &State, limit: Duration) {
 }
 
 /// The request in the form of HTTP/1, or what stands for a refused one.
-fn admit(mut request: Request<Incoming>) -> Request<Incoming> {
+pub fn admit(mut request: Request<Incoming>) -> Request<Incoming> {
     if let Err(refusal) = check(&mut request) {
         request.headers_mut().clear();
         *request.method_mut() = refused_method();

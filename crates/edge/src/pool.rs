@@ -19,6 +19,7 @@ use crate::body::Outgoing;
 use crate::config::Limits;
 use crate::replica::{Fault, Load, Replica};
 use crate::stream::{Stream, quiet};
+use crate::upstream_h2::Streams;
 
 /// hyper's own buffers, per connection.
 pub const BUFFER: usize = 64 * 1024;
@@ -28,6 +29,7 @@ pub struct Pool {
     connect: Duration,
     keep: Duration,
     size: usize,
+    streams: Streams,
 }
 
 struct Kept {
@@ -58,6 +60,7 @@ impl Pool {
             connect: limits.connect,
             keep: limits.pool_idle,
             size: limits.pool_size,
+            streams: Streams::new(limits),
         })
     }
 
@@ -122,8 +125,14 @@ impl Pool {
         Lease { sender, peer, load: Load::on(replica.clone()), pool: self.clone(), reused }
     }
 
+    /// The connections that requests share.
+    pub fn streams(&self) -> &Streams {
+        &self.streams
+    }
+
     /// Closes what was unused for too long, and everything to replicas that left the table.
     pub fn sweep(&self) {
+        self.streams.sweep();
         self.idle.borrow_mut().retain(|_, kept| {
             let stays = |idle: &Idle| !idle.sender.is_closed() && idle.since.elapsed() < self.keep;
             kept.idle.retain(stays);

@@ -1,6 +1,7 @@
 //! What the edge's tests share: a backend that says who it is, a client, tables.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod grpc;
 pub mod tls;
 
 use std::collections::BTreeMap;
@@ -226,11 +227,11 @@ impl Backend {
     }
 }
 
-fn full(text: impl Into<Bytes>) -> BoxBody<Bytes, Infallible> {
+pub fn full(text: impl Into<Bytes>) -> BoxBody<Bytes, Infallible> {
     Full::new(text.into()).boxed()
 }
 
-fn streamed(frames: mpsc::Receiver<Frame<Bytes>>) -> BoxBody<Bytes, Infallible> {
+pub fn streamed(frames: mpsc::Receiver<Frame<Bytes>>) -> BoxBody<Bytes, Infallible> {
     Frames(frames).boxed()
 }
 
