@@ -66,7 +66,8 @@ async fn within<T>(ask: impl Future<Output = std::io::Result<T>>) -> Result<T, S
     asked.map_err(|error| format!("asking the edge for the challenge: {error}"))
 }
 
-/// Takes one certificate, and no other.
+/// Takes one certificate, and no other. Signatures are the CA's to check: webpki refuses to read a
+/// certificate with the critical extension of RFC 8737, and nothing secret is sent here.
 #[derive(Debug)]
 struct Exactly {
     wanted: CertificateDer<'static>,
@@ -90,22 +91,20 @@ impl ServerCertVerifier for Exactly {
 
     fn verify_tls12_signature(
         &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
+        Ok(HandshakeSignatureValid::assertion())
     }
 
     fn verify_tls13_signature(
         &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
+        Ok(HandshakeSignatureValid::assertion())
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
