@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use domain::route::{EdgeStatus, RouteFacts, Table, TurnedAway};
+use domain::route::{EdgeStatus, PauseStatus, RouteFacts, Table, TurnedAway};
 use domain::slot::Endpoint;
 use domain::{Color, EnvironmentName};
 use http::{Method, Request, Response, StatusCode};
@@ -313,6 +313,7 @@ impl Control {
     /// With the numbers of the edges that this one took over from.
     async fn whole_status(&self) -> EdgeStatus {
         let mut status = self.status();
+        self.shared.told.fetch_add(1, Ordering::Relaxed);
         self.predecessors.add_to(&mut status, self.standing.get()).await;
         status
     }
@@ -339,7 +340,23 @@ impl Control {
             listen: self.listen,
             facts,
             ejected: ejected.collect(),
+            pauses: self.paused(),
         }
+    }
+
+    fn paused(&self) -> Vec<PauseStatus> {
+        let pauses = self.pauses.borrow();
+        let status = |(environment, pause): (&EnvironmentName, &Arc<Pause>)| PauseStatus {
+            environment: environment.clone(),
+            held: pause.held() as u64,
+            ends_in_ms: u64::try_from(
+                pause.until.saturating_duration_since(Instant::now()).as_millis(),
+            )
+            .unwrap_or(u64::MAX),
+        };
+        let mut all: Vec<_> = pauses.iter().map(status).collect();
+        all.sort_by(|a, b| a.environment.cmp(&b.environment));
+        all
     }
 
     fn turned_away(&self, registry: &Registry) -> Vec<TurnedAway> {

@@ -238,6 +238,9 @@ async fn try_give(control: &Control, upgrade: OnUpgrade) -> io::Result<i32> {
     if word != [READY] {
         return Err(io::Error::other("it said something else than that it is ready"));
     }
+    // Of those that finished before us, the new edge finds only the ones that are alive.
+    let live = control.shared.live.load_full();
+    control.predecessors.look(&live.table).await;
     stream.write_all(&[YES]).await?;
     Ok(pid)
 }

@@ -48,15 +48,15 @@ pub fn socket_name(pid: u32) -> String {
 }
 
 impl Predecessors {
-    /// Finds those that have a socket in `folder`, alive or not.
-    pub fn find(folder: &Path) -> Self {
+    /// Finds those that have a socket in `folder`, alive or not. From now on their numbers are ours to keep.
+    pub fn find(&self, folder: &Path) {
         let own = socket_name(std::process::id());
         let entries = fs::read_dir(folder).into_iter().flatten().flatten();
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
         let others = names
             .filter(|name| *name != own && name.starts_with("control-") && name.ends_with(".sock"));
-        let alive = others.map(|name| Predecessor { socket: folder.join(name), last: None });
-        Self { alive: RefCell::new(alive.collect()), ..Self::default() }
+        let found = others.map(|name| Predecessor { socket: folder.join(name), last: None });
+        self.alive.borrow_mut().extend(found);
     }
 
     /// Adds the numbers of all that were and are.
@@ -68,9 +68,10 @@ impl Predecessors {
         }
         let mut facts: BTreeMap<_, _> = std::mem::take(&mut status.facts).into_iter().collect();
         for predecessor in alive {
-            let (answer, last) = (predecessor.client().status().await, predecessor.last.clone());
+            let answer = predecessor.client().status().await.ok();
+            self.keep(&predecessor, &answer);
             // One that does not answer now is as it was; one that is gone is found to be so later.
-            let Some(theirs) = answer.ok().or(last) else { continue };
+            let Some(theirs) = answer.or(predecessor.last) else { continue };
             status.connections += theirs.connections;
             merge(&mut facts, &theirs.facts);
         }
@@ -115,7 +116,8 @@ impl Predecessors {
         }
     }
 
-    async fn look(&self, table: &Table) {
+    /// Asks each how it is, and keeps the numbers of those that are gone.
+    pub async fn look(&self, table: &Table) {
         let alive = self.alive.borrow().clone();
         for predecessor in alive {
             let client = predecessor.client();
@@ -124,20 +126,28 @@ impl Predecessors {
                     if status.epoch < table.epoch {
                         self.publish(table).await;
                     }
-                    let mut alive = self.alive.borrow_mut();
-                    if let Some(known) = alive.iter_mut().find(|p| p.socket == predecessor.socket) {
-                        known.last = Some(status);
-                    }
+                    self.keep(&predecessor, &Some(status));
                 }
-                Err(error) if is_gone(&error) => self.bury(&predecessor),
+                Err(error) if is_gone(&error) => self.bury(&predecessor.socket),
                 Err(_) => {}
             }
         }
     }
 
-    fn bury(&self, gone: &Predecessor) {
-        let _ = fs::remove_file(&gone.socket);
-        self.alive.borrow_mut().retain(|predecessor| predecessor.socket != gone.socket);
+    /// What one says may be the last that it says.
+    fn keep(&self, predecessor: &Predecessor, said: &Option<EdgeStatus>) {
+        let mut alive = self.alive.borrow_mut();
+        let known = alive.iter_mut().find(|known| known.socket == predecessor.socket);
+        if let (Some(known), Some(said)) = (known, said) {
+            known.last = Some(said.clone());
+        }
+    }
+
+    fn bury(&self, socket: &Path) {
+        let _ = fs::remove_file(socket);
+        let mut alive = self.alive.borrow_mut();
+        let Some(at) = alive.iter().position(|known| known.socket == socket) else { return };
+        let gone = alive.swap_remove(at);
         let facts = gone.last.iter().flat_map(|status| &status.facts);
         let mut inherited = self.inherited.borrow_mut();
         for (key, facts) in facts {

@@ -9,7 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -43,6 +43,8 @@ const BACKLOG: i32 = 1024;
 /// For the edge that runs to answer, or to give the lock back.
 const TAKE_OVER: Duration = Duration::from_secs(5);
 const TAKE_OVER_PAUSE: Duration = Duration::from_millis(20);
+/// For the successor to read the last numbers; several times as long as it takes to ask again.
+const LAST_WORDS: Duration = Duration::from_secs(3);
 const FINISHED_CHECK: Duration = Duration::from_millis(50);
 
 /// A running edge. Dropping it without [`Edge::stop`] leaves it running until the process ends.
@@ -124,6 +126,7 @@ impl Edge {
             stop: watch::Sender::new(false),
             replaced: watch::Sender::new(None),
             leaving: AtomicBool::new(false),
+            told: AtomicU64::new(0),
             recheck: Notify::new(),
             away: Away::new(None, count),
             access_log,
@@ -184,6 +187,12 @@ impl Edge {
         let mut replaced = self.shared.replaced.subscribe();
         let _ = replaced.wait_for(Option::is_some).await;
         while !self.workers.iter().all(JoinHandle::is_finished) {
+            tokio::time::sleep(FINISHED_CHECK).await;
+        }
+        // The last numbers are final now: the successor, which asks all the time, should have them.
+        let told = || self.shared.told.load(Ordering::Relaxed);
+        let (before, deadline) = (told(), Instant::now() + LAST_WORDS);
+        while told() == before && Instant::now() < deadline {
             tokio::time::sleep(FINISHED_CHECK).await;
         }
     }
@@ -382,7 +391,7 @@ impl ControlPart {
                 folder: self.folder.clone(),
                 hand: self.hand,
                 standing: Cell::new(Standing::Handing),
-                predecessors: Predecessors::find(&self.folder),
+                predecessors: Predecessors::default(),
                 shared: self.shared.clone(),
             });
             control.put_in_force(&Table::default(), &last);
@@ -391,6 +400,7 @@ impl ControlPart {
             let serving = control.clone();
             let begun = async {
                 if self.begun.await.is_ok() {
+                    control.predecessors.find(&self.folder);
                     control.standing.set(Standing::Current);
                 }
                 std::future::pending::<()>().await;

@@ -47,6 +47,8 @@ pub struct Shared {
     pub replaced: watch::Sender<Option<Instant>>,
     /// The same, as cheap to ask as it must be for each request: answers are the last of their connections.
     pub leaving: AtomicBool,
+    /// How often the status was told: a successor that has read the last numbers keeps them.
+    pub told: AtomicU64,
     /// A replica was ejected and should be looked at soon.
     pub recheck: Notify,
     /// Requests that reached no environment.

@@ -154,8 +154,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         let path = target.split(|b| *b == b'?').next().unwrap_or_default();
         let path = std::str::from_utf8(path).ok()?;
         let shared = &self.worker.shared;
-        // The last answer of a connection is hyper's.
-        if shared.leaving() || elsewhere::concerns(shared, self.arrival, &host, path) {
+        if elsewhere::concerns(shared, self.arrival, &host, path) {
             return None;
         }
         let fits = |route: &Route| fits(route, head.framing);

@@ -349,7 +349,8 @@ impl<'c, 'a, S: AsyncRead + AsyncWrite + Unpin> Exchange<'c, 'a, S> {
     fn read_head(&mut self) -> Result<Option<Answer>, response::Garbled> {
         let fast = self.connection.fast();
         let request = &mut self.request;
-        request.close |= fast.timers.stopping();
+        // Another edge took over, or this one stops: the client's next connection is the other's.
+        request.close |= fast.timers.stopping() || self.connection.worker.shared.leaving();
         let asked = Asked {
             id: &request.head[request.id.clone()],
             head: request.is_head,
