@@ -84,7 +84,10 @@ impl Default for Limits {
             connect: Duration::from_secs(2),
             answer: Duration::from_secs(300),
             pool_idle: Duration::from_secs(30),
-            pool_size: 64,
+            // As many as one worker's clients may keep busy at once: any fewer are closed after each peak and
+            // opened again at the next, which costs more than the requests, and a replica that accepts slowly
+            // or has a short queue drops them. What is not used again soon is closed by `pool_idle`.
+            pool_size: 1_024,
             half_close: Duration::from_secs(10),
             health_interval: Duration::from_secs(1),
             health_timeout: Duration::from_secs(2),
