@@ -159,6 +159,9 @@ pub struct EdgeStatus {
     pub pid: u32,
     #[serde(default)]
     pub version: String,
+    /// Names the file that the process was started from: another build, or a copy, has another name.
+    #[serde(default)]
+    pub build: String,
     /// When this process began to carry traffic, milliseconds since the Unix epoch.
     #[serde(default)]
     pub started_ms: i64,
@@ -180,6 +183,19 @@ pub struct EdgeStatus {
     pub ejected: Vec<(FactsKey, Endpoint, String)>,
     #[serde(default)]
     pub access_log: Option<LogStatus>,
+    /// Environments whose new requests are held back.
+    #[serde(default)]
+    pub pauses: Vec<PauseStatus>,
+}
+
+/// A pause in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PauseStatus {
+    pub environment: EnvironmentName,
+    /// Requests that wait.
+    pub held: u64,
+    /// When they go on by themselves, in milliseconds from now.
+    pub ends_in_ms: u64,
 }
 
 #[cfg(test)]

@@ -20,6 +20,9 @@ pub fn text(seen: &Seen, paint: Paint, now_ms: i64) -> String {
     head(&mut out, seen, paint, now_ms);
     slots(&mut out, seen, paint);
     turned_away(&mut out, &seen.status.turned_away);
+    if !seen.status.ejected.is_empty() {
+        out.push('\n');
+    }
     for (key, endpoint, why) in &seen.status.ejected {
         let at = match endpoint {
             Endpoint::Http(address) => address.to_string(),
@@ -57,6 +60,11 @@ fn head(out: &mut String, seen: &Seen, paint: Paint, now_ms: i64) {
             n => format!(", {}", paint.bad(&format!("{n} lost: its reader is too slow"))),
         };
         line(out, &format!("logs     {} lines written{lost}", log.written));
+    }
+    for pause in &status.pauses {
+        let (left, held) = (span(Duration::from_millis(pause.ends_in_ms)), pause.held);
+        let title = paint.bad("holds");
+        line(out, &format!("{title}    {held} new requests to {}, for {left} more", pause.environment));
     }
 }
 
@@ -223,7 +231,8 @@ fn says(reason: Reason) -> String {
 
 #[cfg(test)]
 mod tests {
-    use domain::route::{EdgeStatus, LogStatus, Table, Verb};
+    use domain::route::{EdgeStatus, LogStatus, PauseStatus, Table, Verb};
+    use ::edge::CertificateInfo;
     use domain::sketch::Sketch;
     use domain::{Color, EnvironmentName, Epoch, ReleaseId, ServiceName};
 
@@ -277,6 +286,17 @@ mod tests {
                 "refused a connection".into(),
             )],
             access_log: Some(LogStatus { written: 9, dropped: 2 }),
+            pauses: vec![PauseStatus {
+                environment: EnvironmentName::new("staging").unwrap(),
+                held: 3,
+                ends_in_ms: 8_400,
+            }],
+        };
+        let certificate = CertificateInfo {
+            names: vec!["tea.example".into(), "www.tea.example".into()],
+            not_after: "2026-12-01T10:00:00Z".into(),
+            serial: "07".into(),
+            fingerprint: "ab".into(),
         };
         let table = serde_json::json!({ "epoch": 4, "environments": { "staging": {
             "app": "tea", "host": "a", "preview_host": "b", "live": "green",
@@ -286,11 +306,13 @@ mod tests {
         let table: Table = serde_json::from_value(table).unwrap();
         let routes = vec![route(Color::Blue, 1, &drains), route(Color::Green, 2, &facts)];
         let seen =
-            Seen { over_seconds: Some(2.0), status, certificates: Vec::new(), routes, table };
+            Seen { over_seconds: Some(2.0), status, certificates: vec![certificate], routes, table };
         let expected = "\
 edge 0.1.0 · pid 7 · up 60 s · epoch 4
 listens  http 127.0.0.1:80 · 12 open
+presents tea.example, www.tea.example until 2026-12-01T10:00:00Z
 logs     9 lines written, 2 lost: its reader is too slow
+holds    3 new requests to staging, for 8.4 s more
 
 staging/blue r1 not live, waits for 3 WebSockets, 1 streams
   ROUTE  SERVICE  REQ/S  2XX  3XX  4XX  5XX  P50  P99  P99.9  CONNECT  NOW  WS  SSE  IN  OUT
@@ -303,6 +325,7 @@ staging/green r2 live
 
 reached no route, since the edge began
   -                    5  404  unknown host
+
 kept out staging/green backend 127.0.0.1:9 refused a connection
 ";
         assert_eq!(text(&seen, Paint::plain(), 61_000), expected);
