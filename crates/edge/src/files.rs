@@ -1,9 +1,11 @@
 //! Answers from a folder: static files of a slot, with validators, ranges and precompressed variants.
 //!
-//! Files are read on the worker's own thread, 32 KiB at a time, as they come from the page cache.
+//! Files are read on the worker's own thread, 32 KiB at a time, as long as the page cache has them; what the disk
+//! must be asked for is read on a few threads apart ([`disk`]), so that a slow disk stalls no worker.
 
 mod compress;
 mod conditions;
+mod disk;
 mod names;
 mod open;
 

@@ -1,20 +1,24 @@
 //! Compresses files while they are sent, piece by piece, and keeps what came out for the next request.
 //!
-//! Gzip alone: every client takes it, and what is worth more is compressed beforehand by the build. At most one
-//! piece is compressed at a time, so that no other request of the worker waits longer than that takes.
+//! Gzip alone: every client takes it, and what is worth more is compressed beforehand by the build. What is
+//! large is compressed on another thread, a piece at a time, so that no other request of the worker waits.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Write};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use super::open::{FileBody, Opened};
+use super::disk::{Pieces, Source};
+use super::open::{Opened, Reader};
 
 /// Below this, the head outweighs what is saved.
 const LEAST: u64 = 1024;
+/// What is no longer than this, in bytes, is compressed by the worker itself: a millisecond or so.
+const AT_ONCE: u64 = 64 * 1024;
 /// Compressed files that one worker keeps, in bytes.
 const KEPT: usize = 16 * 1024 * 1024;
 /// Larger ones are compressed anew each time.
@@ -65,59 +69,94 @@ pub fn known(opened: &Opened) -> Option<Bytes> {
 
 /// A file that is compressed as it is read.
 pub struct Gzipped {
-    source: FileBody,
-    encoder: Option<GzEncoder<Vec<u8>>>,
+    pieces: Pieces<Zipper>,
     identity: Identity,
     /// What came out so far, as long as it may be kept.
     all: Option<BytesMut>,
+}
+
+/// What reads and compresses, here or on another thread.
+struct Zipper {
+    source: Reader,
+    encoder: Option<GzEncoder<Vec<u8>>>,
+    large: bool,
+}
+
+impl Zipper {
+    /// Takes in what was read; gives what came out, if it is enough to be sent.
+    fn take(&mut self, read: Option<io::Result<Bytes>>) -> Option<Option<io::Result<Bytes>>> {
+        let Some(encoder) = &mut self.encoder else { return Some(None) };
+        let out = match read {
+            Some(Ok(piece)) => encoder.write_all(&piece).map(|()| {
+                let out = encoder.get_mut();
+                // A few bytes at a time would cost more than they are worth.
+                if out.len() < LEAST as usize { Vec::new() } else { std::mem::take(out) }
+            }),
+            Some(Err(error)) => Err(error),
+            None => self.encoder.take()?.finish(),
+        };
+        match out {
+            Ok(out) if out.is_empty() => None,
+            out => Some(Some(out.map(Bytes::from))),
+        }
+    }
+}
+
+impl Source for Zipper {
+    fn at_once(&mut self) -> Poll<Option<io::Result<Bytes>>> {
+        if self.large {
+            return Poll::Pending;
+        }
+        loop {
+            let read = ready!(self.source.at_once());
+            if let Some(out) = self.take(read) {
+                return Poll::Ready(out);
+            }
+        }
+    }
+
+    fn wait(&mut self) -> Option<io::Result<Bytes>> {
+        loop {
+            let read = self.source.wait();
+            if let Some(out) = self.take(read) {
+                return out;
+            }
+        }
+    }
 }
 
 impl Gzipped {
     pub fn new(opened: Opened) -> Self {
         let (identity, length) = (opened.identity, opened.length);
         let encoder = GzEncoder::new(Vec::new(), Compression::new(5));
-        let source = FileBody::new(opened.file, 0, length);
-        Self { source, encoder: Some(encoder), identity, all: Some(BytesMut::new()) }
-    }
-
-    pub fn is_over(&self) -> bool {
-        self.encoder.is_none()
+        let source = Reader::new(opened.file, 0, length);
+        let zipper = Zipper { source, encoder: Some(encoder), large: length > AT_ONCE };
+        Self { pieces: Pieces::new(zipper), identity, all: Some(BytesMut::new()) }
     }
 
     /// The next piece; never an empty one.
-    pub fn next(&mut self) -> Option<io::Result<Bytes>> {
-        while let Some(encoder) = &mut self.encoder {
-            let out = match self.source.next() {
-                Some(Ok(piece)) => encoder.write_all(&piece).map(|()| {
-                    let out = encoder.get_mut();
-                    // A few bytes at a time would cost more than they are worth.
-                    if out.len() < LEAST as usize { Vec::new() } else { std::mem::take(out) }
-                }),
-                Some(Err(error)) => Err(error),
-                None => self.encoder.take()?.finish(),
-            };
-            match out {
-                Ok(out) if out.is_empty() => {}
-                Ok(out) => return Some(Ok(self.keep(out.into()))),
-                Err(error) => {
-                    self.encoder = None;
-                    return Some(Err(error));
-                }
-            }
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        let piece = ready!(self.pieces.poll_next(cx));
+        match &piece {
+            Some(Ok(piece)) => self.keep(piece),
+            Some(Err(_)) => self.all = None,
+            None => self.is_whole(),
         }
-        None
+        Poll::Ready(piece)
     }
 
-    fn keep(&mut self, piece: Bytes) -> Bytes {
+    fn keep(&mut self, piece: &Bytes) {
         let room = |all: &BytesMut| all.len() + piece.len() <= KEPT_EACH;
         self.all = self.all.take().filter(room);
-        let Some(all) = &mut self.all else { return piece };
-        all.extend_from_slice(&piece);
-        if self.encoder.is_none() {
-            let whole = std::mem::take(all).freeze();
-            CACHE.with_borrow_mut(|cache| cache.insert(self.identity, whole));
+        if let Some(all) = &mut self.all {
+            all.extend_from_slice(piece);
         }
-        piece
+    }
+
+    fn is_whole(&mut self) {
+        if let Some(all) = self.all.take() {
+            CACHE.with_borrow_mut(|cache| cache.insert(self.identity, all.freeze()));
+        }
     }
 }
 

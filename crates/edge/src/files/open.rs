@@ -1,18 +1,23 @@
 //! Opening a file so that no name leads out of its folder, and reading it piece by piece.
 
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::io::{self, ErrorKind, IoSliceMut};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
 use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::Mode;
+use rustix::io::{ReadWriteFlags, preadv2};
 
 use super::compress::Identity;
+use super::disk::{Pieces, Source};
 use super::names::Encodings;
+use crate::facts::now_ms;
 
 /// What lies under a name.
 pub enum Found {
@@ -35,9 +40,12 @@ pub struct Opened {
 
 /// Opens `name` in `folder`, the best variant for `encodings`.
 pub fn open(folder: &Path, name: &str, encodings: Encodings) -> Found {
-    let Ok(root) = File::open(folder) else {
-        tracing::warn!(folder = %folder.display(), "the folder of static files cannot be opened");
-        return Found::Nothing;
+    let root = match File::open(folder) {
+        Ok(root) => root,
+        Err(error) => {
+            complain(folder, &error);
+            return Found::Nothing;
+        }
     };
     let Some(plain) = open_beneath(&root, name) else { return Found::Nothing };
     if plain.is_dir() {
@@ -55,6 +63,17 @@ pub fn open(folder: &Path, name: &str, encodings: Encodings) -> Found {
         }
     }
     Found::File(plain.opened(name, None))
+}
+
+/// At most once a second: clients choose how often they ask.
+fn complain(folder: &Path, error: &io::Error) {
+    static LAST: AtomicI64 = AtomicI64::new(0);
+    let now = now_ms();
+    let last = LAST.load(Relaxed);
+    if now - last >= 1000 && LAST.compare_exchange(last, now, Relaxed, Relaxed).is_ok() {
+        let folder = folder.display();
+        tracing::warn!(%folder, %error, "a folder of static files cannot be opened: its requests get 404");
+    }
 }
 
 struct Entry {
@@ -113,36 +132,85 @@ fn walk(root: &File, name: &str) -> Option<File> {
     Some(at)
 }
 
+/// Read at once, as long as the page cache has it: many clients share a worker.
 const PIECE: u64 = 32 * 1024;
+/// Read where waiting holds nobody up: each time costs a change of threads.
+const FAR_PIECE: u64 = 128 * 1024;
 
 /// The rest of a file, or of a range of it.
-pub struct FileBody {
+pub struct Reader {
     file: File,
     at: u64,
     until: u64,
 }
 
-impl FileBody {
+impl Reader {
     pub fn new(file: File, from: u64, until: u64) -> Self {
         Self { file, at: from, until }
     }
 
-    pub fn left(&self) -> u64 {
-        self.until - self.at
-    }
-
-    /// The next piece. A file that became shorter breaks the answer off rather than ending it early.
-    pub fn next(&mut self) -> Option<io::Result<Bytes>> {
-        let size = self.left().min(PIECE);
+    fn next(&mut self, most: u64, flags: ReadWriteFlags) -> Option<io::Result<Bytes>> {
+        let size = (self.until - self.at).min(most);
         if size == 0 {
             return None;
         }
         let mut piece = BytesMut::zeroed(size as usize);
-        if let Err(error) = self.file.read_exact_at(&mut piece, self.at) {
-            return Some(Err(error));
+        let read = loop {
+            match preadv2(&self.file, &mut [IoSliceMut::new(&mut piece)], self.at, flags) {
+                Err(rustix::io::Errno::INTR) => {}
+                read => break read,
+            }
+        };
+        Some(match read {
+            Ok(0) => Err(io::Error::new(ErrorKind::UnexpectedEof, "the file became shorter")),
+            Ok(read) => {
+                self.at += read as u64;
+                piece.truncate(read);
+                Ok(piece.freeze())
+            }
+            Err(error) => Err(error.into()),
+        })
+    }
+}
+
+impl Source for Reader {
+    fn at_once(&mut self) -> Poll<Option<io::Result<Bytes>>> {
+        match self.next(PIECE, ReadWriteFlags::NOWAIT) {
+            // What fails here may only fail because it must not wait: some file systems cannot tell
+            // (EOPNOTSUPP). A true failure comes again.
+            Some(Err(error)) if error.kind() != ErrorKind::UnexpectedEof => Poll::Pending,
+            read => Poll::Ready(read),
         }
-        self.at += size;
-        Some(Ok(piece.freeze()))
+    }
+
+    fn wait(&mut self) -> Option<io::Result<Bytes>> {
+        self.next(FAR_PIECE, ReadWriteFlags::empty())
+    }
+}
+
+/// A file, or a range of it, on its way. One that became shorter breaks the answer off rather than ending it
+/// early.
+pub struct FileBody {
+    pieces: Pieces<Reader>,
+    left: u64,
+}
+
+impl FileBody {
+    pub fn new(file: File, from: u64, until: u64) -> Self {
+        Self { pieces: Pieces::new(Reader::new(file, from, until)), left: until - from }
+    }
+
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// The next piece; never an empty one.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        let piece = ready!(self.pieces.poll_next(cx));
+        if let Some(Ok(piece)) = &piece {
+            self.left -= piece.len() as u64;
+        }
+        Poll::Ready(piece)
     }
 }
 
@@ -171,5 +239,30 @@ mod tests {
         {
             assert!(walk(&root, name).is_none(), "{name}");
         }
+    }
+
+    /// The kernel's own files know no reading without waiting; a disk's do.
+    #[test]
+    fn what_cannot_be_read_at_once_is_read_by_waiting_and_a_shorter_file_fails() {
+        let whole = |file: File, length: u64| {
+            let mut reader = Reader::new(file, 0, length);
+            let mut text = Vec::new();
+            loop {
+                let piece = match reader.at_once() {
+                    Poll::Ready(piece) => piece,
+                    Poll::Pending => reader.wait(),
+                };
+                let Some(piece) = piece else { return Ok(text) };
+                text.extend_from_slice(&piece.map_err(|error| error.kind())?);
+            }
+        };
+        let path = "/proc/version";
+        let version = std::fs::read(path).unwrap();
+        assert_eq!(whole(File::open(path).unwrap(), version.len() as u64), Ok(version));
+        let content = vec![7; 300_000];
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut file, &content).unwrap();
+        assert_eq!(whole(file.reopen().unwrap(), 300_000), Ok(content));
+        assert_eq!(whole(file.reopen().unwrap(), 300_001), Err(ErrorKind::UnexpectedEof));
     }
 }
