@@ -4,6 +4,7 @@ mod branches;
 pub mod certificates;
 pub mod clock;
 pub mod control;
+pub mod edges;
 pub mod effects;
 pub mod load;
 pub mod observer;

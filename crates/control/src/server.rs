@@ -1,7 +1,6 @@
 //! A whole server, assembled: state folder, engine, edge, pipeline, loop and watchers.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,6 +9,7 @@ use domain::RunId;
 use domain::app::{App, Event};
 use domain::certificate::{Pace, wishes};
 use domain::{CommitId, EnvironmentName, Identity};
+use engine::EngineError;
 use engine::process::{ProcessConfig, ProcessEngine, ShimCommand, Unprivileged, lasting_port};
 use ipnet::IpNet;
 use store::{Lock, Store};
@@ -17,12 +17,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::certificates::{Keeper, KeeperConfig};
 use crate::control::{Control, Declined, Handle, OpenError};
+use crate::edges::{self, Edges};
 use crate::effects::Performer;
 use crate::pipeline::{Pipeline, PipelineConfig, PipelineError, RunAs};
 use crate::world::World;
 use crate::{branches, reconcile};
 
-/// The name under which the engine supervises the edge.
+/// What the names begin with under which the engine supervises edges.
 pub const EDGE: &str = "edge";
 
 /// How to build a [`Server`].
@@ -136,7 +137,7 @@ impl Server {
 
     /// Runs until `stop`. Edge, replicas and backing services go on without it.
     pub async fn run(self, stop: CancellationToken) -> Result<(), ServerError> {
-        self.start_edge().await?;
+        let edges = self.start_edge().await?;
         self.world.pipeline.sweep(&under_way(&self.handle.app())).await?;
         let keeper = Keeper::open(self.keeper, self.world.certificates.clone()).await?;
         let apps = self.handle.clone();
@@ -144,7 +145,7 @@ impl Server {
             tokio::spawn(keeper.run(move || wishes(&apps.app()))),
             tokio::spawn(branches::watch(self.world.clone(), self.handle.clone())),
             tokio::spawn(reconcile::reconcile(self.world.clone(), self.handle.clone())),
-            tokio::spawn(keep_edge(self.engine.clone())),
+            tokio::spawn(edges.keep()),
         ];
         let ended = self.control.run(stop).await;
         watchers.iter().for_each(tokio::task::JoinHandle::abort);
@@ -160,8 +161,7 @@ impl Server {
         let keeper = if app.environments.is_empty() {
             None
         } else {
-            self.start_edge().await?;
-            Some(tokio::spawn(keep_edge(self.engine.clone())))
+            Some(tokio::spawn(self.start_edge().await?.keep()))
         };
         let ended = self.control.only_takes_down().run(stop).await;
         keeper.iter().for_each(tokio::task::JoinHandle::abort);
@@ -194,45 +194,42 @@ impl Server {
         last.map_err(|_| Declined::Stopping.into())
     }
 
-    async fn start_edge(&self) -> Result<(), ServerError> {
+    async fn start_edge(&self) -> Result<Edges, ServerError> {
         let folder = edge_folder(&self.config.state);
         make_folder(&folder)?;
-        let mut command: Vec<OsString> = vec![
-            self.config.program.clone().into(),
-            "edge".into(),
-            "--listen".into(),
-            self.world.listen.to_string().into(),
-            "--folder".into(),
-            folder.into(),
-        ];
+        let text = |path: &Path| {
+            let failed = || EngineError::new("starting the edge", format!("{} is not UTF-8", path.display()));
+            path.to_str().map(str::to_owned).ok_or_else(failed)
+        };
+        let mut command = vec![text(&self.config.program)?, "edge".into(), "--take-over".into()];
+        command.extend(["--listen".into(), self.world.listen.to_string()]);
+        command.extend(["--folder".into(), text(&folder)?]);
         if let Some(https) = self.world.https {
-            command.extend(["--https".into(), https.to_string().into()]);
+            command.extend(["--https".into(), https.to_string()]);
         }
         for proxy in &self.config.trusted_proxies {
-            command.extend(["--trusted-proxy".into(), proxy.to_string().into()]);
+            command.extend(["--trusted-proxy".into(), proxy.to_string()]);
         }
         command.extend(self.config.access_log.then(|| "--access-log".into()));
-        Ok(self.engine.supervise(EDGE, command, BTreeMap::new(), true).await?)
+        let edges = Edges {
+            engine: self.engine.clone(),
+            client: self.world.edge.clone(),
+            program: self.config.program.clone(),
+            command,
+        };
+        edges.ensure().await?;
+        Ok(edges)
     }
 }
 
 /// Stops the edge for good: the last thing of `launchway down`.
 pub async fn stop_edge(engine: &ProcessEngine) -> Result<(), engine::EngineError> {
-    engine.stop_supervised(EDGE).await
+    edges::stop(engine).await
 }
 
 /// Where the edge keeps its table and its control socket.
 pub fn edge_folder(state: &Path) -> PathBuf {
     state.join("edge")
-}
-
-/// Asking after the edge brings back its shim, should somebody have killed that.
-async fn keep_edge(engine: Arc<ProcessEngine>) {
-    let mut ticks = tokio::time::interval(std::time::Duration::from_secs(1));
-    loop {
-        ticks.tick().await;
-        engine.supervised(EDGE).await;
-    }
 }
 
 /// Scopes of the pipeline whose checkouts and throwaway environments are still in use.

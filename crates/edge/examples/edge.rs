@@ -18,7 +18,7 @@ fn main() -> ExitCode {
         EdgeConfig { listen, state: state.into(), workers, take_over: true, ..Default::default() };
     let fast = arguments.next().as_deref() != Some("hyper");
     match edge::run(&config, Limits { fast, ..Limits::default() }) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
             ExitCode::FAILURE

@@ -331,6 +331,7 @@ impl Control {
         EdgeStatus {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").into(),
+            build: self.shared.build.clone(),
             started_ms: self.shared.started_ms,
             https: self.shared.https,
             connections: self.shared.open.load(Ordering::Relaxed),

@@ -73,4 +73,4 @@ pub use certificates::{
 pub use client::{Client, ClientError, DrainStatus, Published};
 pub use pause::{PauseFor, Paused};
 pub use config::{EdgeConfig, EdgeError, Limits};
-pub use server::{Edge, main, run};
+pub use server::{Edge, Ended, build_of, main, run};

@@ -5,7 +5,7 @@ use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -57,14 +57,31 @@ pub struct Edge {
     hand: Arc<Mutex<Option<Hand>>>,
 }
 
+/// Names the file of a program, also one that was replaced or deleted while it runs: a build that was installed
+/// over it has another name.
+pub fn build_of(program: &Path) -> io::Result<String> {
+    let file = fs::metadata(program)?;
+    let (version, modified) = (env!("CARGO_PKG_VERSION"), (file.mtime(), file.mtime_nsec()));
+    Ok(format!("{version}-{:x}-{:x}-{}.{:09}", file.dev(), file.ino(), modified.0, modified.1))
+}
+
+/// How an edge ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Somebody asked for it, with a signal.
+    Asked,
+    /// Another edge took over, and everything is finished.
+    Replaced,
+}
+
 /// Runs an edge until SIGTERM or SIGINT, or until another one took over; then answers what is in flight and
 /// returns.
 pub fn main(config: EdgeConfig) -> Result<(), EdgeError> {
-    run(&config, Limits::default())
+    run(&config, Limits::default()).map(drop)
 }
 
 /// The same within other limits.
-pub fn run(config: &EdgeConfig, limits: Limits) -> Result<(), EdgeError> {
+pub fn run(config: &EdgeConfig, limits: Limits) -> Result<Ended, EdgeError> {
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
@@ -76,19 +93,27 @@ pub fn run(config: &EdgeConfig, limits: Limits) -> Result<(), EdgeError> {
             (heard(SignalKind::terminate())?, heard(SignalKind::interrupt())?);
         raise_file_limit();
         let edge = Edge::start(config, limits)?;
-        tokio::select! {
-            _ = terminate.recv() => tracing::info!("stopping: requests in flight are answered first"),
-            _ = interrupt.recv() => tracing::info!("stopping: requests in flight are answered first"),
-            () = edge.finished() => tracing::info!("finished what was under way when another edge took over"),
+        let ended = tokio::select! {
+            _ = terminate.recv() => Ended::Asked,
+            _ = interrupt.recv() => Ended::Asked,
+            () = edge.finished() => Ended::Replaced,
+        };
+        match ended {
+            Ended::Asked => tracing::info!("stopping: requests in flight are answered first"),
+            Ended::Replaced => {
+                tracing::info!("finished what was under way when another edge took over")
+            }
         }
         edge.stop();
-        Ok(())
+        Ok(ended)
     })
 }
 
 impl Edge {
     /// Starts an edge. When it returns, traffic and the control socket are served.
     pub fn start(config: &EdgeConfig, limits: Limits) -> Result<Self, EdgeError> {
+        // Before another user is taken on, who may not look there. Without it the edge counts as outdated.
+        let build = build_of(Path::new("/proc/self/exe")).unwrap_or_default();
         let (hand, old) = match config.take_over {
             true => take_over(&config.state)?,
             false => {
@@ -131,6 +156,7 @@ impl Edge {
             away: Away::new(None, count),
             access_log,
             open: AtomicU64::new(0),
+            build,
             started_ms: now_ms(),
         });
         let ended = watch::Sender::new(false);

@@ -56,6 +56,8 @@ pub struct Shared {
     pub access_log: Option<Arc<AccessLog>>,
     /// Open client connections of all workers.
     pub open: AtomicU64,
+    /// Names the program's file, see [`crate::build_of`].
+    pub build: String,
     /// When this edge began to carry traffic, milliseconds since the Unix epoch.
     pub started_ms: i64,
 }

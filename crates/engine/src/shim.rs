@@ -145,6 +145,11 @@ impl Shim {
             });
             let Event::Exited(exit) = event else { return self.stop(None) };
             self.kill_all();
+            // Nobody wants it any more: whoever said so let it run to its own end.
+            let unwanted = !self.unit.spec_path().exists();
+            if unwanted || backoff.until_success && exit == Exit::Code(0) {
+                return self.ended(Phase::Ended, exit);
+            }
             if began.elapsed() >= backoff.stable {
                 pause = backoff.first;
             }

@@ -68,6 +68,9 @@ pub struct Backoff {
     pub most: Duration,
     /// After running this long, the next pause is the first again.
     pub stable: Duration,
+    /// With exit code 0 the command has done all it had to, and is not started again.
+    #[serde(default)]
+    pub until_success: bool,
 }
 
 impl Default for Backoff {
@@ -76,6 +79,7 @@ impl Default for Backoff {
             first: Duration::from_millis(200),
             most: Duration::from_secs(30),
             stable: Duration::from_secs(30),
+            until_success: false,
         }
     }
 }

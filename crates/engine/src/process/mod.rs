@@ -43,6 +43,7 @@ use domain::{EnvironmentName, ServiceName};
 
 pub use config::{ProcessConfig, ShimCommand, Unprivileged, reachable_path};
 pub use ports::lasting_port;
+pub use supervise::{Supervised, supervised_digest};
 pub use units::UnitView;
 
 pub(crate) use clock::now;

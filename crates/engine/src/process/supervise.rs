@@ -11,8 +11,37 @@ use super::ProcessEngine;
 use crate::EngineError;
 use crate::unit::{Backoff, LogPlan, Mode, UnitSpec, UnitStatus};
 
+/// A supervised unit as it is found.
+#[derive(Debug, Clone)]
+pub struct Supervised {
+    /// It is started again should its shim be killed.
+    pub wanted: bool,
+    /// A shim runs for it.
+    pub attended: bool,
+    /// What its shim said last.
+    pub status: Option<UnitStatus>,
+}
+
+impl Supervised {
+    /// The process of its command, if it runs.
+    pub fn pid(&self) -> Option<u32> {
+        let status = self.status.as_ref().filter(|_| self.attended)?;
+        status.child.map(|child| child.pid)
+    }
+}
+
+/// Names what is asked of [`ProcessEngine::supervise`], as [`UnitStatus::digest`] does.
+pub fn supervised_digest(
+    command: &[String],
+    env: &BTreeMap<String, String>,
+    as_root: bool,
+) -> String {
+    Digest::of(serde_json::json!([command, env, as_root]).to_string()).to_string()
+}
+
 impl ProcessEngine {
-    /// Makes sure that `command` runs under a shim of its own; another command replaces it.
+    /// Makes sure that `command` runs under a shim of its own; another command replaces it. It is started again
+    /// until it ends with exit code 0.
     pub async fn supervise(
         &self,
         name: &str,
@@ -29,7 +58,7 @@ impl ProcessEngine {
         self.config
             .own_folder(&self.config.home(), 0o755)
             .map_err(|error| failed(error.to_string()))?;
-        let digest = Digest::of(serde_json::json!([command, env, as_root]).to_string()).to_string();
+        let digest = supervised_digest(&command, &env, as_root);
         let user = self.config.run_as.as_ref().filter(|_| !as_root).map(|user| user.ids());
         let make = || UnitSpec {
             digest: digest.clone(),
@@ -42,6 +71,7 @@ impl ProcessEngine {
             mode: Mode::Keep(Backoff {
                 first: Duration::from_millis(20),
                 most: Duration::from_secs(5),
+                until_success: true,
                 ..Backoff::default()
             }),
             stop_signal: Signal::SIGTERM as i32,
@@ -49,6 +79,21 @@ impl ProcessEngine {
             log: LogPlan::rotating(),
         };
         self.keeper.ensure(&self.layout.supervised(name), &digest, false, make).await
+    }
+
+    /// How it is. Looks, and changes nothing.
+    pub fn look_at_supervised(&self, name: &str) -> Supervised {
+        let unit = self.layout.supervised(name);
+        let (wanted, attended) = (unit.spec_path().exists(), unit.attended());
+        Supervised { wanted, attended, status: unit.status() }
+    }
+
+    /// Lets it run to its own end, after which it is not started again.
+    pub async fn dismiss(&self, name: &str) {
+        let unit = self.layout.supervised(name);
+        let _guard = self.keeper.guard(unit.folder()).await;
+        // The record of what is asked; gone already is as good.
+        let _ = std::fs::remove_file(unit.spec_path());
     }
 
     /// How it is. Starts it again if its shim was killed; `None` if it is not wanted.

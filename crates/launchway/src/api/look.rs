@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Path, State};
 use control::pipeline::Difference;
-use control::server::{EDGE, edge_folder, known_environments};
+use control::server::{edge_folder, known_environments};
 use domain::app::{App, number};
 use domain::pipeline::Run;
 use domain::rollout::Rollout;
@@ -79,6 +79,7 @@ pub async fn status(State(api): State<Api>, Query(only): Query<Only>) -> Answer<
         notes: api.handle.notes(),
         snapshots,
         units,
+        certificates: api.world.certificates.seen(),
         usage,
     };
     Ok(Json(gathered.status(only.as_ref())))
@@ -152,10 +153,11 @@ impl Api {
 
     async fn look_at_edge(&self, app: &App) -> (EdgeView, Option<EdgeStatus>) {
         let answer = self.world.edge.clone().with_deadline(LOOK).status().await;
-        let unit = self.engine.supervised(EDGE).await;
+        let pid = answer.as_ref().ok().map(|answer| answer.pid);
+        let unit = control::edges::unit(&self.engine, pid);
         let view = EdgeView {
             listen: Some(self.world.listen),
-            pid: answer.as_ref().ok().map(|answer| answer.pid),
+            pid,
             shim_pid: unit.as_ref().map(|unit| unit.shim.pid),
             restarts: unit.as_ref().map_or(0, |unit| unit.restarts),
             epoch: answer.as_ref().ok().map(|answer| answer.epoch),

@@ -1,5 +1,7 @@
 //! `launchway edge`: the process that carries the traffic, and the verbs about it, one file each.
 
+mod pause;
+mod resume;
 pub mod run;
 mod status;
 
@@ -7,6 +9,12 @@ use super::{Exit, Failure, Globals, Outcome};
 
 /// Carry the traffic of an app, by the table that its server gives. The server starts it by itself.
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  launchway edge status
+  launchway edge pause production --for 10s
+
+The server starts an edge by itself, with the options above, and it goes on without the server.
+What it says, and its access log, stand in supervised/edge/log in Launchway's state folder.")]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Args {
     #[command(subcommand)]
@@ -21,12 +29,16 @@ pub struct Args {
 #[derive(clap::Subcommand)]
 enum Verb {
     Status(status::Args),
+    Pause(pause::Args),
+    Resume(resume::Args),
 }
 
 /// Runs a verb about the edge.
 pub async fn run(args: Args, globals: &Globals) -> Outcome {
     match args.verb {
         Some(Verb::Status(args)) => status::run(args, globals).await,
+        Some(Verb::Pause(args)) => pause::run(args, globals).await,
+        Some(Verb::Resume(args)) => resume::run(args, globals).await,
         None => {
             let message = "`launchway edge` was told neither to start nor what to do";
             Err(Failure::new(Exit::Usage, message, "`launchway edge --help` says what it can"))

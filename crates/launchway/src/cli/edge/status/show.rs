@@ -267,6 +267,7 @@ mod tests {
         };
         let status = EdgeStatus {
             pid: 7,
+            build: String::new(),
             version: "0.1.0".into(),
             started_ms: 1_000,
             epoch: Epoch(4),
