@@ -6,6 +6,9 @@ use std::path::Path;
 
 use crate::common::*;
 use domain::Color::{Blue, Green};
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 fn write(folder: &Path, name: &str, content: &str) {
     let path = folder.join(name);
@@ -90,9 +93,55 @@ async fn a_large_file_arrives_whole() {
     let site = site("blue");
     let content: String = (0..200_000).map(|n| format!("{n:07}\n")).collect();
     write(site.path(), "dist/large.txt", &content);
+    // As after a restart of the machine: the disk must be asked.
+    let file = fs::File::open(site.path().join("dist/large.txt")).unwrap();
+    let forget = || {
+        file.sync_all().unwrap();
+        posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).unwrap();
+    };
     let edge = TestEdge::start();
     edge.client.publish(&table(1, Blue, &[(Blue, served(1, &site))])).await.unwrap();
-    assert_eq!(edge.get(HOST, "/large.txt").await.text(), content);
+    for _ in 0..2 {
+        forget();
+        assert!(edge.get(HOST, "/large.txt").await.text() == content);
+        // And again, from memory.
+        assert!(edge.get(HOST, "/large.txt").await.text() == content);
+    }
+    forget();
+    let range = [("range", "bytes=100001-1500000")];
+    let part = Session::open(edge.address).await.ask("GET", HOST, "/large.txt", &range, "").await;
+    assert_eq!((part.status, part.header("content-length")), (206, "1400000"));
+    assert!(part.text() == &content[100_001..=1_500_000]);
+}
+
+#[tokio::test]
+async fn a_file_that_is_cut_while_it_is_sent_breaks_the_answer_off() {
+    let site = site("blue");
+    let path = site.path().join("dist/film.bin");
+    // Larger than what the kernel takes for a client that does not read.
+    let length = 64 * 1024 * 1024;
+    fs::File::create(&path).unwrap().set_len(length).unwrap();
+    let edge = TestEdge::start();
+    edge.client.publish(&table(1, Blue, &[(Blue, served(1, &site))])).await.unwrap();
+    let mut stream = TcpStream::connect(edge.address).await.unwrap();
+    let request = format!("GET /film.bin HTTP/1.1\r\nhost: {HOST}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut first = [0; 1000];
+    stream.read_exact(&mut first).await.unwrap();
+    let head = String::from_utf8_lossy(&first);
+    assert!(head.starts_with("HTTP/1.1 200") && head.contains(&length.to_string()), "{head}");
+    fs::File::options().write(true).open(&path).unwrap().set_len(1000).unwrap();
+    let mut rest = Vec::new();
+    // However the connection ends, it ends.
+    let read = stream.read_to_end(&mut rest);
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(20), read).await.expect("it ends");
+    assert!((rest.len() as u64) < length, "{} bytes of a file that has 1000", rest.len());
+    eventually("it is counted", async || {
+        let facts = edge.facts(Blue, "frontend").await;
+        facts.reasons.get(&domain::route::Reason::BrokenOff) == Some(&1)
+    })
+    .await;
+    assert_eq!(edge.get(HOST, "/robots.txt").await.text(), "0123456789");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! What the edge promises, run once on each way that a request can take.
 
+mod access_log;
 mod carrying;
 mod facts;
 mod fast;
