@@ -40,8 +40,7 @@ macro_rules! verbs {
         #[derive(Subcommand)]
         enum Verb {
             $($verb($module::Args),)*
-            /// Carries the traffic; started by the server
-            #[command(hide = true)]
+            /// Look at and steer the edge, which carries the traffic
             Edge(edge::Args),
         }
 

@@ -34,7 +34,7 @@ pub struct Args {
     /// A proxy in front of the edge, whose word about the client is believed; may be repeated
     #[arg(long = "trusted-proxy", value_name = "CIDR")]
     trusted_proxies: Vec<IpNet>,
-    /// Let the edge write one line of JSON for each request
+    /// Let the edge write one line of JSON for each request, to supervised/edge/log in the state folder
     #[arg(long)]
     access_log: bool,
 }

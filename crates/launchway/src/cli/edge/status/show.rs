@@ -64,7 +64,10 @@ fn head(out: &mut String, seen: &Seen, paint: Paint, now_ms: i64) {
     for pause in &status.pauses {
         let (left, held) = (span(Duration::from_millis(pause.ends_in_ms)), pause.held);
         let title = paint.bad("holds");
-        line(out, &format!("{title}    {held} new requests to {}, for {left} more", pause.environment));
+        line(
+            out,
+            &format!("{title}    {held} new requests to {}, for {left} more", pause.environment),
+        );
     }
 }
 
@@ -231,8 +234,8 @@ fn says(reason: Reason) -> String {
 
 #[cfg(test)]
 mod tests {
-    use domain::route::{EdgeStatus, LogStatus, PauseStatus, Table, Verb};
     use ::edge::CertificateInfo;
+    use domain::route::{EdgeStatus, LogStatus, PauseStatus, Table, Verb};
     use domain::sketch::Sketch;
     use domain::{Color, EnvironmentName, Epoch, ReleaseId, ServiceName};
 
@@ -306,8 +309,13 @@ mod tests {
         } } });
         let table: Table = serde_json::from_value(table).unwrap();
         let routes = vec![route(Color::Blue, 1, &drains), route(Color::Green, 2, &facts)];
-        let seen =
-            Seen { over_seconds: Some(2.0), status, certificates: vec![certificate], routes, table };
+        let seen = Seen {
+            over_seconds: Some(2.0),
+            status,
+            certificates: vec![certificate],
+            routes,
+            table,
+        };
         let expected = "\
 edge 0.1.0 · pid 7 · up 60 s · epoch 4
 listens  http 127.0.0.1:80 · 12 open
