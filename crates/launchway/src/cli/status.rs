@@ -1,6 +1,7 @@
 //! `launchway status`: what runs where, what is under way, what it waits for, and the way back.
 
 mod load;
+mod tls;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
@@ -65,6 +66,7 @@ async fn from_disk(state: &std::path::Path, app: &App, only: Option<&Environment
         notes: HashMap::new(),
         snapshots: BTreeMap::new(),
         units: BTreeMap::new(),
+        certificates: BTreeMap::new(),
         usage: BTreeMap::new(),
     };
     gathered.status(only)
@@ -152,6 +154,11 @@ impl Page {
         let name = self.paint.bold(environment.name.as_str());
         let url = environment.url.as_deref().unwrap_or(&environment.host);
         self.line(&format!("\n{name}   {url}"));
+        if let Some(seen) = &environment.certificate {
+            for (index, line) in tls::lines(seen, self.now, self.paint).iter().enumerate() {
+                self.row(if index == 0 { "tls" } else { "" }, line);
+            }
+        }
         if environment.going_down {
             let note = environment.note.as_ref().map_or(String::new(), |note| format!(": {note}"));
             self.row("down", &format!("it is being taken down{note}"));

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use domain::app::{Action, App, EnvironmentState, Hold};
+use domain::certificate::CertificateView;
 use domain::pipeline::Run;
 use domain::rollout::{Kind, Phase, Rollout};
 use domain::route::EdgeStatus;
@@ -62,6 +63,9 @@ pub struct EnvironmentView {
     pub url: Option<String>,
     /// Answers with the slot that is not live.
     pub preview_url: Option<String>,
+    /// `None` without HTTPS, or when no server runs.
+    #[serde(default)]
+    pub certificate: Option<CertificateView>,
     pub live: Option<Color>,
     pub slots: Vec<SlotView>,
     pub backing: Vec<BackingView>,
@@ -172,6 +176,7 @@ pub struct Gathered<'a> {
     pub notes: HashMap<Action, String>,
     pub snapshots: BTreeMap<EnvironmentName, Snapshot>,
     pub units: BTreeMap<EnvironmentName, Vec<UnitView>>,
+    pub certificates: BTreeMap<EnvironmentName, CertificateView>,
     pub usage: BTreeMap<EnvironmentName, Vec<Measured>>,
 }
 
@@ -232,6 +237,7 @@ impl Gathered<'_> {
             name: name.clone(),
             url: url(&host),
             preview_url: url(&domain::app::preview_host(&host)),
+            certificate: self.certificates.get(name).cloned(),
             host,
             live: state.live,
             slots: self.slots(state, snapshot),
