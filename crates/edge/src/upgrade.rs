@@ -115,7 +115,7 @@ async fn relay<E: Fn() -> bool>(
     let mut there = Way { from: from_client, to: to_replica, framer, closing: closing.clone() };
     let mut back = Way { from: from_replica, to: to_client, framer, closing: closing.clone() };
     let passed = {
-        let (up, down) = (pin!(there.to_replica(&rules)), pin!(back.to_client(&rules)));
+        let (up, down) = (pin!(there.toward_replica(&rules)), pin!(back.toward_client(&rules)));
         tokio::select! {
             passed = both(up, down, rules.half_close) => passed,
             // Neither the end of the frame nor the client's answer came in time.
@@ -156,7 +156,7 @@ async fn over(end: impl Future<Output = ()>, closing: &watch::Sender<bool>, half
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Way<R, W> {
     /// From the replica to the client: whole frames, and our Close behind them when the time has come.
-    async fn to_client(&mut self, rules: &Rules<'_, impl Fn() -> bool>) -> io::Result<Done> {
+    async fn toward_client(&mut self, rules: &Rules<'_, impl Fn() -> bool>) -> io::Result<Done> {
         let mut buffer = vec![0; BUFFER];
         loop {
             if self.is_closing() && self.may_say_goodbye(rules) {
@@ -213,7 +213,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Way<R, W> {
     }
 
     /// From the client to the replica, until the client has ended or answered our Close.
-    async fn to_replica(&mut self, rules: &Rules<'_, impl Fn() -> bool>) -> io::Result<Done> {
+    async fn toward_replica(&mut self, rules: &Rules<'_, impl Fn() -> bool>) -> io::Result<Done> {
         let mut buffer = vec![0; BUFFER];
         let mut lost = false;
         loop {
