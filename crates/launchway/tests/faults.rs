@@ -61,6 +61,37 @@ fn a_killed_supervisor_of_the_edge_is_replaced_by_the_server() {
 }
 
 #[test]
+fn a_server_of_another_build_brings_its_own_edge_and_nobody_notices() {
+    let mut scene = Scene::without_backing();
+    for server_dies in [false, true, false] {
+        let before = scene.status();
+        scene.harness.install();
+        match server_dies {
+            true => scene.harness.kill_server(),
+            false => drop(scene.harness.terminate_server()),
+        }
+        scene.harness.start();
+        let after = scene.status();
+        assert_ne!(after["edge"]["pid"], before["edge"]["pid"], "another build");
+        assert_eq!(after["edge"]["listen"], before["edge"]["listen"]);
+        assert_eq!(after["edge"]["epoch"], before["edge"]["epoch"]);
+        // The one before may still finish what it has, up to the idle time of the slowest client.
+        scene.eventually("all is well", |scene| complaints(&scene.status()).is_empty());
+        scene.unnoticed("edge replaced");
+    }
+    // The same build again: the edge stays.
+    let before = scene.status();
+    scene.harness.terminate_server();
+    scene.harness.start();
+    assert_eq!(scene.status()["edge"]["pid"], before["edge"]["pid"]);
+    // The current one is known whatever its name is.
+    let gone = scene.kill_edge(&before);
+    scene.bounded_by("replaced edge killed", gone);
+    scene.eventually("all is well", |scene| complaints(&scene.status()).is_empty());
+    scene.end();
+}
+
+#[test]
 fn a_killed_replica_is_started_again_and_nobody_notices() {
     let mut scene = Scene::without_backing();
     let before = scene.replicas();

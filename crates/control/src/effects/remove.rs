@@ -10,6 +10,8 @@ use crate::clock;
 use crate::control::Call;
 use crate::world::World;
 
+/// For the last WebSockets to be closed politely before their replica is stopped.
+const GOODBYES: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Drains the slot and stops its replicas, however often that has to be tried.
@@ -21,7 +23,8 @@ pub async fn slot(
     release: &ReleaseId,
 ) -> Option<Event> {
     let config = call.app.projects.get(release).and_then(|p| p.environment(environment));
-    let limit = config.map_or(Duration::ZERO, |config| config.drain);
+    // What is still open then is closed over the spread, and each close takes its moment.
+    let limit = config.map_or(Duration::ZERO, |config| config.drain + config.spread + GOODBYES);
     drain::wait(world, call, environment, slot, clock::wall() + limit).await;
     while let Err(error) = world.engine.remove(environment, slot).await {
         call.note(error.to_string());

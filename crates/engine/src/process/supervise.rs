@@ -69,7 +69,7 @@ impl ProcessEngine {
             user,
             // All traffic waits for the edge, so it is back at once; one that cannot run is not spun on.
             mode: Mode::Keep(Backoff {
-                first: Duration::from_millis(20),
+                first: Duration::from_millis(5),
                 most: Duration::from_secs(5),
                 until_success: true,
                 ..Backoff::default()
