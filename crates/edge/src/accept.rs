@@ -101,12 +101,18 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, address: SocketAddr, secur
     let _ = stream.set_nodelay(true);
     let tcp = Stream(Arc::new(stream));
     let client = Client::new(address.ip(), secure, &worker.shared.trusted);
-    let mut arrival = Arrival { tcp: tcp.clone(), client, presented: None };
-    if !secure {
-        return http1(worker, tcp, arrival).await;
+    let arrival = Arrival { tcp: tcp.clone(), client, presented: None };
+    if secure {
+        // A plain connection needs no room for this.
+        return Box::pin(serve_tls(worker, tcp, arrival)).await;
     }
+    http1(worker, tcp, arrival).await;
+}
+
+async fn serve_tls(worker: Rc<Worker>, tcp: Stream, mut arrival: Arrival) {
     let tls = worker.shared.tls.load_full();
-    let secured = match tls::handshake(&tls, tcp, &worker.shared.limits).await {
+    // Nor does one whose handshake is over need room for it.
+    let secured = match Box::pin(tls::handshake(&tls, tcp, &worker.shared.limits)).await {
         Ok(Some(secured)) => secured,
         Ok(None) => return,
         Err(error) => return tracing::debug!(%error, "no TLS with a client"),
