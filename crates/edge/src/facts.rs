@@ -14,9 +14,9 @@ mod away;
 mod counters;
 mod flight;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicI64, Ordering, Ordering::Relaxed, fence};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use domain::route::{Facts, FactsKey, RouteFacts};
 use nix::time::{ClockId, clock_gettime};
@@ -31,11 +31,24 @@ pub use flight::{Flight, Meter, Upgraded};
 pub struct Service {
     pub key: FactsKey,
     marks: Box<[OnceLock<Box<Marks>>]>,
-    /// By prefix. Only the control thread takes this lock.
-    series: Mutex<BTreeMap<String, Arc<Series>>>,
+    /// Only the control thread takes this lock.
+    series: Mutex<AllSeries>,
     /// When its slot lost the traffic: the moment from which long-lived connections are closed.
     pub retired: watch::Sender<Option<Instant>>,
 }
+
+/// The numbers of a service's routes.
+#[derive(Default)]
+struct AllSeries {
+    by_prefix: BTreeMap<String, Arc<Series>>,
+    /// Prefixes that are in no table any more, the oldest first.
+    left: VecDeque<String>,
+    /// The sum of those that were forgotten, so that no total of the service ever falls.
+    forgotten: Facts,
+}
+
+/// How many prefixes that left the table are remembered for each service.
+const REMEMBERED: usize = 64;
 
 /// The numbers of one route.
 pub struct Series {
@@ -83,14 +96,34 @@ impl Service {
         Self { key, marks, series: Mutex::default(), retired }
     }
 
+    fn known(&self) -> MutexGuard<'_, AllSeries> {
+        self.series.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn all(&self) -> Vec<Arc<Series>> {
-        let series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
-        series.values().cloned().collect()
+        self.known().by_prefix.values().cloned().collect()
+    }
+
+    /// Forgets routes that left the table long ago, though the service did not: a release's routes may change.
+    pub fn forget(&self) {
+        let known = &mut *self.known();
+        // What no table and no request holds, nobody writes to any more.
+        let unused = |series: &mut Arc<Series>| Arc::get_mut(series).is_some();
+        let by_prefix = &mut known.by_prefix;
+        known.left.retain(|prefix| by_prefix.get_mut(prefix).is_some_and(unused));
+        let noted: HashSet<&String> = known.left.iter().collect();
+        let new = by_prefix.iter_mut().filter(|(prefix, _)| !noted.contains(prefix));
+        let new: Vec<_> = new.filter_map(|(p, series)| unused(series).then(|| p.clone())).collect();
+        known.left.extend(new);
+        while known.left.len() > REMEMBERED {
+            let oldest = known.left.pop_front().and_then(|prefix| by_prefix.remove(&prefix));
+            oldest.iter().for_each(|series| known.forgotten.merge(&series.facts()));
+        }
     }
 
     /// The numbers of its route at `prefix`.
     pub fn series(&self, prefix: &str) -> Arc<Series> {
-        let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        let series = &mut self.known().by_prefix;
         if let Some(known) = series.get(prefix) {
             return known.clone();
         }
@@ -145,7 +178,8 @@ impl Service {
 
     /// The sum over all workers and routes.
     pub fn facts(&self) -> Facts {
-        let mut sum = Facts { last_request_ms: self.last_request_ms(), ..Facts::default() };
+        let mut sum = self.known().forgotten.clone();
+        sum.last_request_ms = self.last_request_ms();
         self.all().iter().for_each(|series| sum.merge(&series.facts()));
         sum
     }
@@ -185,5 +219,40 @@ impl Series {
         let mut sum = Facts::default();
         self.used().for_each(|counters| sum.merge(&counters.facts()));
         sum
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::{Color, EnvironmentName, ReleaseId, ServiceName};
+
+    use super::*;
+
+    #[test]
+    fn routes_that_left_are_forgotten_at_last_and_their_requests_still_count() {
+        let key = FactsKey {
+            environment: EnvironmentName::new("staging").unwrap(),
+            slot: Color::Blue,
+            release: ReleaseId::nth(1),
+            service: ServiceName::new("shop").unwrap(),
+        };
+        let service = Service::new(key, 2);
+        let held = service.series("/held");
+        for n in 0..10 * REMEMBERED {
+            let series = service.series(&format!("/{n}"));
+            counters::add(&series.counters(n % 2).classes[1], 1);
+            drop(series);
+            service.forget();
+            assert!(service.all().len() <= REMEMBERED + 1, "{} series", service.all().len());
+        }
+        assert_eq!(service.facts().total(), 10 * REMEMBERED as u64);
+        assert!(Arc::ptr_eq(&held, &service.series("/held")), "what is in use is kept");
+        // One that comes back begins anew, and is not forgotten while it is in use.
+        let back = service.series("/0");
+        (0..2 * REMEMBERED).for_each(|n| {
+            service.series(&format!("/x{n}"));
+            service.forget();
+        });
+        assert!(Arc::ptr_eq(&back, &service.series("/0")));
     }
 }

@@ -165,6 +165,7 @@ impl Registry {
                 _ => Some(deadline(before, &after.table, key)),
             };
             service.retired.send_if_modified(|retired| retire(retired, due));
+            service.forget();
         }
         self.forget(&after.table, &is);
     }
