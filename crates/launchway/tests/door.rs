@@ -14,10 +14,12 @@ macro_rules! transcript {
     };
 }
 
-const VERBS: [&str; 16] = [
+const VERBS: [&str; 17] = [
     "check", "init", "server", "run", "deploy", "promote", "approve", "reject", "abort",
-    "rollback", "status", "logs", "exec", "history", "doctor", "down",
+    "rollback", "status", "logs", "exec", "history", "doctor", "edge", "down",
 ];
+
+const OF_THE_EDGE: [&str; 3] = ["status", "pause", "resume"];
 
 #[test]
 fn help_lists_every_verb_and_hides_the_inner_ones() {
@@ -28,8 +30,7 @@ fn help_lists_every_verb_and_hides_the_inner_ones() {
     for verb in VERBS {
         assert!(help.contains(&format!("\n  {verb} ")), "{verb}");
     }
-    assert!(!help.contains("\n  edge ") && !help.contains("\n  shim "), "{help}");
-    assert_eq!(launchway(folder.path(), &["edge", "--help"]).status.code(), Some(0));
+    assert!(!help.contains("\n  shim "), "{help}");
 }
 
 #[test]
@@ -41,6 +42,34 @@ fn every_verb_shows_examples() {
         assert!(help.contains("Examples:\n  launchway "), "{verb}: {help}");
         transcript!(format!("help-{verb}"), help);
     }
+    for verb in OF_THE_EDGE {
+        let output = launchway(folder.path(), &["edge", verb, "--help"]);
+        let help = text(&output.stdout);
+        assert!(help.contains("Examples:\n  launchway edge "), "{verb}: {help}");
+        transcript!(format!("help-edge-{verb}"), help);
+    }
+}
+
+#[test]
+fn without_an_edge_its_verbs_say_where_they_looked_and_what_to_do() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let state = folder.path().join("nothing");
+    let state = state.to_str().expect("UTF-8");
+    let cases: [&[&str]; 3] = [
+        &["edge", "status", "--json"],
+        &["edge", "pause", "production"],
+        &["edge", "resume", "production"],
+    ];
+    for arguments in cases {
+        let output = launchway(folder.path(), &[&["--state", state], arguments].concat());
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert_eq!(text(&output.stdout), "", "{arguments:?}");
+        let said = text(&output.stderr);
+        assert!(said.contains("reaching the edge at") && said.contains(state), "{said}");
+        assert!(said.contains("launchway server"), "{said}");
+    }
+    let output = launchway(folder.path(), &["edge", "pause", "Production!"]);
+    assert_eq!(output.status.code(), Some(2));
 }
 
 #[test]

@@ -5,6 +5,8 @@ mod resume;
 pub mod run;
 mod status;
 
+use ::edge::ClientError;
+
 use super::{Exit, Failure, Globals, Outcome};
 
 /// Carry the traffic of an app, by the table that its server gives. The server starts it by itself.
@@ -44,4 +46,15 @@ pub async fn run(args: Args, globals: &Globals) -> Outcome {
             Err(Failure::new(Exit::Usage, message, "`launchway edge --help` says what it can"))
         }
     }
+}
+
+/// The edge did not do what it was asked. `help` is for one that answers.
+fn failed(doing: &str, error: &ClientError, help: &str) -> Failure {
+    let help = match error {
+        ClientError::Unreachable { .. } => {
+            "`launchway server` starts the edge, and --state says where; `launchway doctor` says what is in its way"
+        }
+        _ => help,
+    };
+    Failure::new(Exit::Failed, format!("{doing}: {error}"), help)
 }

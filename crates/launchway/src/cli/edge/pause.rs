@@ -5,7 +5,8 @@ use control::server::edge_folder;
 use domain::EnvironmentName;
 use domain::units::Span;
 
-use crate::cli::{Exit, Failure, Globals, Outcome, print, print_json};
+use super::failed;
+use crate::cli::{Exit, Globals, Outcome, print, print_json};
 
 /// Hold new requests to an environment for a short while; those in flight go on
 #[derive(clap::Args)]
@@ -34,7 +35,7 @@ pub async fn run(args: Args, globals: &Globals) -> Outcome {
     let wanted = PauseFor { duration: args.duration.0, most: args.most };
     let paused = client.pause(&args.environment, wanted).await.map_err(|error| {
         let help = "`launchway edge status` says which environments the edge carries";
-        Failure::new(Exit::Failed, format!("pausing {}: {error}", args.environment), help)
+        failed(&format!("pausing {}", args.environment), &error, help)
     })?;
     match globals.json {
         true => print_json(&paused)?,

@@ -4,7 +4,8 @@ use ::edge::Client;
 use control::server::edge_folder;
 use domain::EnvironmentName;
 
-use crate::cli::{Exit, Failure, Globals, Outcome, print, print_json};
+use super::failed;
+use crate::cli::{Exit, Globals, Outcome, print, print_json};
 
 /// Let the requests go that a pause holds
 #[derive(clap::Args)]
@@ -21,8 +22,8 @@ pub struct Args {
 pub async fn run(args: Args, globals: &Globals) -> Outcome {
     let client = Client::new(edge_folder(&globals.state()).join("control.sock"));
     let resumed = client.resume(&args.environment).await.map_err(|error| {
-        let help = "`launchway server` starts the edge; `launchway doctor` says what is in its way";
-        Failure::new(Exit::Failed, format!("resuming {}: {error}", args.environment), help)
+        let help = "`launchway edge status` says which environments the edge carries";
+        failed(&format!("resuming {}", args.environment), &error, help)
     })?;
     match globals.json {
         true => print_json(&resumed)?,

@@ -12,8 +12,9 @@ use domain::route::{EdgeStatus, RouteFacts, Table};
 use domain::units::Span;
 use serde::Serialize;
 
+use super::failed;
 use crate::cli::paint::Paint;
-use crate::cli::{Exit, Failure, Globals, Outcome, print, print_json};
+use crate::cli::{Exit, Globals, Outcome, print, print_json};
 
 /// Show what the edge carries: per route, with errors, latency and what is open
 #[derive(clap::Args)]
@@ -53,8 +54,8 @@ pub async fn run(args: Args, globals: &Globals) -> Outcome {
     let client = Client::new(folder.join("control.sock"));
     let asked = look(&client, &folder, (!args.total).then_some(args.over.0)).await;
     let seen = asked.map_err(|error| {
-        let help = "`launchway server` starts the edge; `launchway doctor` says what is in its way";
-        Failure::new(Exit::Failed, format!("asking the edge how it is: {error}"), help)
+        let help = "its log says why: supervised/edge/log in the state folder";
+        failed("asking the edge how it is", &error, help)
     })?;
     match globals.json {
         true => print_json(&seen)?,
