@@ -198,7 +198,9 @@ impl Server {
         let folder = edge_folder(&self.config.state);
         make_folder(&folder)?;
         let text = |path: &Path| {
-            let failed = || EngineError::new("starting the edge", format!("{} is not UTF-8", path.display()));
+            let failed = || {
+                EngineError::new("starting the edge", format!("{} is not UTF-8", path.display()))
+            };
             path.to_str().map(str::to_owned).ok_or_else(failed)
         };
         let mut command = vec![text(&self.config.program)?, "edge".into(), "--take-over".into()];

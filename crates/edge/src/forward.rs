@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use domain::route::Reason;
-use http::header::{
-    CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, TRANSFER_ENCODING,
-};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
 use tokio::time::timeout;
@@ -118,7 +116,9 @@ fn outgoing(
     }
     let body = match body.is_end_stream() {
         true => Outgoing::Empty,
-        false => Outgoing::Client(Limited::new(body, meter, counted, progress.clone(), http2).into()),
+        false => {
+            Outgoing::Client(Limited::new(body, meter, counted, progress.clone(), http2).into())
+        }
     };
     Request::from_parts(parts, body)
 }
