@@ -171,7 +171,8 @@ impl Harness {
     /// Installs the program anew, where the last installation of it was, as a package manager does: the file of
     /// what runs is unlinked. What is started from now on is another build.
     pub fn install(&mut self) {
-        let (place, fresh) = (self._folder.path().join("installed"), self._folder.path().join("new"));
+        let (place, fresh) =
+            (self._folder.path().join("installed"), self._folder.path().join("new"));
         std::fs::copy(&self.program, &fresh).expect("copied");
         std::fs::rename(&fresh, &place).expect("renamed");
         self.program = place;
