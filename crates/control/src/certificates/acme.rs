@@ -70,10 +70,13 @@ pub async fn order(
     acme: &Acme,
     names: &[String],
 ) -> Result<Pair, OrderError> {
-    let account = account(shared, acme).await?;
     let identifiers: Vec<Identifier> = names.iter().cloned().map(Identifier::Dns).collect();
-    let mut order =
-        account.new_order(&NewOrder::new(&identifiers)).await.map_err(ca("ordering"))?;
+    let wanted = NewOrder::new(&identifiers);
+    let mut order = account(shared, acme).await?.new_order(&wanted).await;
+    if order.as_ref().is_err_and(unknown_account) {
+        order = renewed_account(shared, acme).await?.new_order(&wanted).await;
+    }
+    let mut order = order.map_err(ca("ordering"))?;
     let mut answers = Answers { shared: shared.clone(), http: Vec::new(), tls: Vec::new() };
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
@@ -146,6 +149,22 @@ async fn account(shared: &Shared, acme: &Acme) -> Result<Account, OrderError> {
     }
     store.keep_acme_account(&AcmeAccount { url: Some(account.id().into()), ..known }).await?;
     Ok(account)
+}
+
+/// CAs lose accounts too: those for tests begin anew now and then. The key stays the same.
+async fn renewed_account(shared: &Shared, acme: &Acme) -> Result<Account, OrderError> {
+    let store = &shared.config.store;
+    let email = acme.email.as_deref().unwrap_or_default();
+    if let Some(known) = store.acme_account(&acme.directory, email).await? {
+        store.keep_acme_account(&AcmeAccount { url: None, ..known }).await?;
+    }
+    account(shared, acme).await
+}
+
+/// RFC 8555, section 6.7.
+fn unknown_account(error: &instant_acme::Error) -> bool {
+    let instant_acme::Error::Api(problem) = error else { return false };
+    problem.r#type.as_deref() == Some("urn:ietf:params:acme:error:accountDoesNotExist")
 }
 
 async fn answer_http(

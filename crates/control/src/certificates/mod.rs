@@ -174,8 +174,9 @@ impl Keeper {
             }));
         }
         self.said.retain(|environment, _| wishes.contains_key(environment));
-        *lock(&self.board.0) = views;
+        // In this order: what is told to be in force is.
         self.shared.offer(|offered| offered.certificates = certificates).await;
+        *lock(&self.board.0) = views;
     }
 
     /// Begins an order where one is due. Says what is waited for.
