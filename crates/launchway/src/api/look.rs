@@ -157,6 +157,7 @@ impl Api {
         let unit = control::edges::unit(&self.engine, pid);
         let view = EdgeView {
             listen: Some(self.world.listen),
+            https: self.world.https,
             pid,
             shim_pid: unit.as_ref().map(|unit| unit.shim.pid),
             restarts: unit.as_ref().map_or(0, |unit| unit.restarts),
@@ -174,6 +175,7 @@ pub async fn edge_alone(state: &std::path::Path, app: &App) -> (EdgeView, Option
     let answer = client.status().await;
     let view = EdgeView {
         listen: answer.as_ref().ok().map(|answer| answer.listen),
+        https: answer.as_ref().ok().and_then(|answer| answer.https),
         pid: answer.as_ref().ok().map(|answer| answer.pid),
         shim_pid: None,
         restarts: 0,

@@ -139,7 +139,8 @@ impl Page {
                 };
                 let restarts = restarts(edge.restarts);
                 let listen = edge.listen.map_or(String::new(), |listen| format!(" on {listen}"));
-                format!("edge {pid}{listen}, table {epoch}{behind}{restarts}")
+                let https = edge.https.map_or(String::new(), |https| format!(" and {https} (TLS)"));
+                format!("edge {pid}{listen}{https}, table {epoch}{behind}{restarts}")
             }
             (problem, ..) => {
                 let why = problem.as_deref().unwrap_or("it does not answer");

@@ -44,6 +44,9 @@ pub struct ServerView {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EdgeView {
     pub listen: Option<SocketAddr>,
+    /// Where it carries TLS, if it does.
+    #[serde(default)]
+    pub https: Option<SocketAddr>,
     pub pid: Option<u32>,
     pub shim_pid: Option<u32>,
     pub restarts: u32,
@@ -220,11 +223,13 @@ impl Gathered<'_> {
         };
         let state = self.app.environments.get(name).unwrap_or(&blank);
         let host = self.host(state);
-        let url = |host: &str| {
-            let listen = self.edge.listen?;
-            Some(match listen.port() {
-                80 => format!("http://{host}"),
-                port => format!("http://{host}:{port}"),
+        let certificate = self.certificates.get(name);
+        let secure = certificate.is_some_and(|seen| seen.validity.is_some());
+        let url = |host: &str, secure: bool| {
+            let https = self.edge.https.filter(|_| secure).map(|address| ("https", address.port()));
+            Some(match https.or(self.edge.listen.map(|address| ("http", address.port())))? {
+                (scheme @ "http", 80) | (scheme @ "https", 443) => format!("{scheme}://{host}"),
+                (scheme, port) => format!("{scheme}://{host}:{port}"),
             })
         };
         let snapshot = self.snapshots.get(name);
@@ -235,9 +240,10 @@ impl Gathered<'_> {
         let waits = |rollout: &&&Rollout| !rollout.ended() && !rollout.under_way();
         EnvironmentView {
             name: name.clone(),
-            url: url(&host),
-            preview_url: url(&domain::app::preview_host(&host)),
-            certificate: self.certificates.get(name).cloned(),
+            url: url(&host, secure),
+            // No certificate is asked for its name.
+            preview_url: url(&domain::app::preview_host(&host), false),
+            certificate: certificate.cloned(),
             host,
             live: state.live,
             slots: self.slots(state, snapshot),
