@@ -196,10 +196,13 @@ impl Keeper {
             Err(error) => return Some(error.to_string()),
         };
         if !attempts.allows(now) {
-            let minutes = attempts.next.since(now).as_secs().div_ceil(60);
+            let wait = match attempts.next.since(now).as_millis().div_ceil(1000) {
+                seconds @ 0..60 => format!("{seconds}s"),
+                seconds => format!("{}m", seconds.div_ceil(60)),
+            };
             let why =
                 self.failed.get(subject).map_or("the order before did not end", String::as_str);
-            return Some(format!("waits for {host}: {why}; next try in {minutes}m"));
+            return Some(format!("waits for {host}: {why}; next try in {wait}"));
         }
         if self.orders.len() >= MOST_ORDERS {
             return Some("waits for its turn: other orders are under way".into());
