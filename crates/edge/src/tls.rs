@@ -46,7 +46,8 @@ pub struct Presented {
 
 /// A connection whose handshake is over.
 pub struct Secured {
-    pub stream: TlsStream<Stream>,
+    /// On the heap: it is large, and each place that it passes would keep room for it.
+    pub stream: Box<TlsStream<Stream>>,
     pub certificate: Arc<Presented>,
     pub http2: bool,
 }
@@ -175,7 +176,7 @@ async fn exchange(tls: &Tls, stream: Stream) -> io::Result<Option<Secured>> {
             return Ok(None);
         }
     };
-    let stream = start.into_stream(certificate.config.clone()).await?;
+    let stream = Box::new(start.into_stream(certificate.config.clone()).await?);
     let http2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_HTTP2);
     Ok(Some(Secured { stream, certificate, http2 }))
 }
