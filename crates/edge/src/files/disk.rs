@@ -142,8 +142,10 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn pieces_come_in_order_even_when_all_threads_hang_and_no_more_may_wait() {
+    #[test]
+    fn pieces_come_in_order_even_when_all_threads_hang_and_no_more_may_wait() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let next = |pieces: &mut Pieces<Slow>| runtime.block_on(poll_fn(|cx| pieces.poll_next(cx)));
         let (gate, begun) = (Arc::new(Mutex::new(())), Arc::new(AtomicUsize::new(0)));
         let slow = |until, gate: &Arc<Mutex<()>>| {
             Pieces::new(Slow { at: 0, until, gate: gate.clone(), begun: begun.clone() })
@@ -161,13 +163,13 @@ mod tests {
         assert!(others.iter_mut().all(|pieces| pieces.poll_next(&mut cx).is_pending()));
         let mut pieces = slow(3, &Arc::default());
         let mut seen = Vec::new();
-        while let Some(piece) = poll_fn(|cx| pieces.poll_next(cx)).await {
+        while let Some(piece) = next(&mut pieces) {
             seen.push(piece.unwrap()[0]);
         }
         assert_eq!(seen, [1, 2, 3]);
         drop(held);
         for pieces in &mut hanging {
-            let piece = poll_fn(|cx| pieces.poll_next(cx)).await;
+            let piece = next(pieces);
             assert_eq!(&piece.unwrap().unwrap()[..], [1]);
         }
     }
