@@ -71,6 +71,6 @@ pub use certificates::{
     Certificate, CertificateInfo, Certificates, Challenge, Challenges, PrivateKey,
 };
 pub use client::{Client, ClientError, DrainStatus, Published};
-pub use pause::{PauseFor, Paused};
 pub use config::{EdgeConfig, EdgeError, Limits};
+pub use pause::{PauseFor, Paused};
 pub use server::{Edge, Ended, build_of, main, run};

@@ -342,7 +342,8 @@ fn addresses(status: &SlotStatus) -> Vec<(ServiceName, SocketAddr)> {
 /// Of the first service that answers requests, those with a route first.
 fn base_url(project: &Project, status: &SlotStatus) -> Option<String> {
     let mut found = addresses(status);
-    let routed = |service: &ServiceName| project.routes.values().any(|target| target.service == *service);
+    let routed =
+        |service: &ServiceName| project.routes.values().any(|target| target.service == *service);
     let built = |service: &ServiceName| {
         matches!(project.services.get(service).map(|s| &s.kind), Some(ServiceKind::Built(_)))
     };

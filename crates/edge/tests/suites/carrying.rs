@@ -110,7 +110,8 @@ async fn a_half_closed_tunnel_does_not_stay_open() {
             if stream.read(&mut [0; 4096]).await.unwrap() == 0 {
                 continue; // a health check
             }
-            let answer = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: bytes\r\n\r\n";
+            let answer =
+                "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: bytes\r\n\r\n";
             stream.write_all(answer.as_bytes()).await.unwrap();
             open.push(stream);
         }
