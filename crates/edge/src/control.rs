@@ -321,8 +321,9 @@ impl Control {
     fn status(&self) -> EdgeStatus {
         let live = self.shared.live.load_full();
         let registry = self.registry.borrow();
-        let used = registry.services().filter(|service| service.is_used());
-        let mut facts: Vec<_> = used.map(|s| (s.key.clone(), s.facts())).collect();
+        // Also those that nobody asked yet: a bake has to tell "no traffic" from "not known here".
+        let mut facts: Vec<_> =
+            registry.services().map(|service| (service.key.clone(), service.facts())).collect();
         facts.sort_by(|(a, _), (b, _)| a.cmp(b));
         let ejected = live.replicas.iter().filter_map(|replica| {
             let why = replica.fault()?;
