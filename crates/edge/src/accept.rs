@@ -11,6 +11,7 @@ use domain::route::Reason;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use nix::sys::socket::{setsockopt, sockopt::TcpNoDelay};
 use std::net::SocketAddr;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -48,6 +49,8 @@ pub struct Arrival {
 
 /// Accepts until the edge stops or another one took over.
 pub async fn run(worker: &Rc<Worker>, listener: TcpListener, secure: bool) {
+    // Without it the end of an answer may wait for an acknowledgement; nothing breaks. Connections inherit it.
+    let _ = setsockopt(&listener, TcpNoDelay, &true);
     let mut no_more = pin!(worker.shared.accepts_no_more());
     loop {
         let accepted = tokio::select! {
@@ -97,8 +100,6 @@ fn open(worker: &Rc<Worker>, stream: TcpStream, address: SocketAddr, secure: boo
 }
 
 async fn serve(worker: Rc<Worker>, stream: TcpStream, address: SocketAddr, secure: bool) {
-    // Without it the end of an answer may wait for an acknowledgement; nothing breaks.
-    let _ = stream.set_nodelay(true);
     let tcp = Stream(Arc::new(stream));
     let client = Client::new(address.ip(), secure, &worker.shared.trusted);
     let arrival = Arrival { tcp: tcp.clone(), client, presented: None };

@@ -226,10 +226,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
         Ok(())
     }
 
-    fn poll_fill(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut into = ReadBuf::new(into);
-        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut into))?;
-        Poll::Ready(Ok(into.filled().len()))
+    /// Reads behind what is in `buf`; how many bytes came.
+    fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        Poll::Ready(Ok(buf.filled().len() - before))
     }
 
     fn poll_some(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -241,7 +246,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
             if matches!(self.phase, Phase::Refused) {
                 return Poll::Pending;
             }
-            let Poll::Ready(read) = self.poll_fill(cx, buf.initialize_unfilled()) else {
+            let Poll::Ready(read) = self.poll_fill(cx, buf) else {
                 if matches!(self.phase, Phase::Tunnel) {
                     return Poll::Pending;
                 }
@@ -267,11 +272,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
 
     /// Sorts `n` bytes just read into `buf`: what may go stays there, the rest is held.
     fn sort(&mut self, n: usize, buf: &mut ReadBuf<'_>) -> io::Result<bool> {
-        if !self.held.is_empty() || buf.initialized()[buf.filled().len()..].starts_with(b"\r\n") {
-            self.held.extend_from_slice(&buf.initialize_unfilled()[..n]);
+        let before = buf.filled().len() - n;
+        let fresh = &buf.filled()[before..];
+        if !self.held.is_empty() || fresh.starts_with(b"\r\n") {
+            self.held.extend_from_slice(fresh);
+            buf.set_filled(before);
             return Ok(false);
         }
-        let fresh = &buf.initialize_unfilled()[..n];
         let keep = match self.phase {
             Phase::Head => self.inspect(fresh),
             _ => self.follow(fresh)?,
@@ -279,7 +286,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
         if keep < n && !matches!(self.phase, Phase::Refused) {
             self.held.extend_from_slice(&fresh[keep..]);
         }
-        buf.advance(keep);
+        buf.set_filled(before + keep);
         Ok(keep > 0)
     }
 

@@ -53,6 +53,11 @@ const HEARSAY: [&[u8]; 9] = [
 impl Rule {
     /// The rule for a field of this name, in any spelling.
     pub fn of(name: &[u8]) -> Self {
+        // Most fields begin with another letter than those that have a rule.
+        let first = name.first().map(u8::to_ascii_lowercase);
+        if !matches!(first, Some(b'c' | b'e' | b'f' | b'k' | b'p' | b't' | b'u' | b'x')) {
+            return Self::Keep;
+        }
         let rule = Self::of_spelled(name);
         // Servers that speak CGI or WSGI take `X_Forwarded_For` for the field that we wrote.
         if rule != Self::Keep || !name.contains(&b'_') {
@@ -299,6 +304,17 @@ mod tests {
             (&"6".parse().unwrap(), &"6.6.6.6".parse().unwrap())
         );
         assert!(!believed.contains_key("x_forwarded_for"));
+    }
+
+    #[test]
+    fn every_name_with_a_rule_has_it_in_any_spelling() {
+        let others = "te expect upgrade forwarded connection keep-alive tracestate traceparent \
+                      x-request-id x-forwarded-for x-forwarded-any proxy-connection transfer-encoding proxy";
+        let others = others.split_whitespace().map(str::as_bytes);
+        for name in HEARSAY.into_iter().chain(others) {
+            let upper = name.to_ascii_uppercase();
+            assert!(Rule::of(name) != Rule::Keep && Rule::of(&upper) == Rule::of(name));
+        }
     }
 
     #[test]

@@ -138,25 +138,23 @@ fn line_feed(bytes: &[u8], at: usize) -> Result<Option<usize>, Odd> {
 fn visible_until(bytes: &[u8], mut at: usize) -> usize {
     const ONES: u64 = u64::MAX / 255;
     const HIGH: u64 = ONES << 7;
-    loop {
-        // Eight bytes at once. Above the first byte that is found others may be, wrongly.
-        while let Some(eight) = bytes[at..].first_chunk::<8>() {
-            let word = u64::from_le_bytes(*eight);
-            let deleted = word ^ (ONES * 0x7f);
-            let low = word.wrapping_sub(ONES * 0x20) & !word;
-            let found = (low | (deleted.wrapping_sub(ONES) & !deleted)) & HIGH;
-            if found != 0 {
-                at += found.trailing_zeros() as usize / 8;
-                break;
-            }
+    // Eight bytes at once. Above the first byte that is found others may be, wrongly.
+    while let Some(eight) = bytes[at..].first_chunk::<8>() {
+        let word = u64::from_le_bytes(*eight);
+        let deleted = word ^ (ONES * 0x7f);
+        let low = word.wrapping_sub(ONES * 0x20) & !word;
+        let found = (low | (deleted.wrapping_sub(ONES) & !deleted)) & HIGH;
+        if found == 0 {
             at += 8;
+            continue;
         }
-        at += span_of(&bytes[at..], VISIBLE);
-        // Either a control byte or the end.
-        if bytes.len() - at < 8 || !is(bytes[at], VISIBLE) {
+        at += found.trailing_zeros() as usize / 8;
+        if bytes[at] != b'\t' {
             return at;
         }
+        at += 1;
     }
+    at + span_of(&bytes[at..], VISIBLE)
 }
 
 /// How many of the first bytes are of the class.

@@ -1,5 +1,6 @@
 //! A TCP stream that its owner and hyper share: hyper reads and writes, the owner can look and linger.
 
+use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
@@ -11,8 +12,11 @@ use nix::sys::socket::{MsgFlags, Shutdown, recv, shutdown};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-/// Bytes of fresh memory that are read into at once.
-const FRESH: usize = 16 * 1024;
+thread_local! {
+    /// Read into in the place of memory that nobody has written to: only what came is copied, where zeros would
+    /// have to be written to all of it first.
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; 16 * 1024]);
+}
 
 /// One reader and one writer at a time.
 #[derive(Clone)]
@@ -89,13 +93,17 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // Memory that nobody has written to is read into in parts: writing zeros to all of it first would
-        // cost more than a second reading.
-        let fresh = buf.initialized().len() == buf.filled().len();
-        let most = if fresh { FRESH.min(buf.remaining()) } else { buf.remaining() };
-        let n = ready!(self.poll_fill(cx, buf.initialize_unfilled_to(most)))?;
-        buf.advance(n);
-        Poll::Ready(Ok(()))
+        if buf.initialized().len() > buf.filled().len() {
+            let n = ready!(self.poll_fill(cx, buf.initialize_unfilled()))?;
+            buf.advance(n);
+            return Poll::Ready(Ok(()));
+        }
+        SCRATCH.with_borrow_mut(|scratch| {
+            let most = scratch.len().min(buf.remaining());
+            let n = ready!(self.poll_fill(cx, &mut scratch[..most]))?;
+            buf.put_slice(&scratch[..n]);
+            Poll::Ready(Ok(()))
+        })
     }
 }
 

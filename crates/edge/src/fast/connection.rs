@@ -67,22 +67,26 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
     }
 
     pub async fn serve(mut self) -> Outcome<S> {
-        loop {
+        let after = loop {
             self.alarm.set(self.worker.shared.limits.idle);
-            let after = match poll_fn(|cx| self.poll_request(cx)).await {
-                Heard::Request(request) => Exchange::new(&mut self, request).run().await,
-                Heard::Late => Exchange::too_slow(&mut self).await,
-                Heard::Closed => After::Close,
+            // Nothing large is awaited in the arms, so that an idle connection keeps no room for it.
+            let mut exchange = match poll_fn(|cx| self.poll_request(cx)).await {
+                Heard::Request(request) => Exchange::new(&mut self, request),
+                Heard::Late => Exchange::late(&mut self),
+                Heard::Closed => break After::Close,
                 Heard::Unusual => {
                     let unread = held(&self.input).to_vec();
                     return Outcome::Unusual { stream: self.stream, unread };
                 }
             };
-            match after {
-                After::Keep => {}
-                After::Close => break self.shutdown(false).await,
-                After::Linger => break self.shutdown(true).await,
+            let after = exchange.run().await;
+            if after != After::Keep {
+                break after;
             }
+        };
+        // Over TCP the end of the stream is sent when it is dropped; TLS has to say more.
+        if after == After::Linger || self.arrival.presented.is_some() {
+            self.shutdown(after == After::Linger).await;
         }
         Outcome::Closed
     }

@@ -2,6 +2,7 @@
 //! noticed.
 
 use std::future::poll_fn;
+use std::mem::take;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -126,8 +127,8 @@ impl<'c, 'a, S: AsyncRead + AsyncWrite + Unpin> Exchange<'c, 'a, S> {
         }
     }
 
-    /// The answer to a head that did not come to its end in time; the connection ends with it.
-    pub async fn too_slow(connection: &'c mut Connection<'a, S>) -> After {
+    /// For the answer to a head that did not come to its end in time; the connection ends with it.
+    pub fn late(connection: &'c mut Connection<'a, S>) -> Self {
         let head = connection.worker.ids.request_id_digits().to_vec();
         let request = Request {
             id: 0..head.len(),
@@ -138,19 +139,22 @@ impl<'c, 'a, S: AsyncRead + AsyncWrite + Unpin> Exchange<'c, 'a, S> {
             upload: Upload::new(Framing::Length(1), None, Duration::MAX),
             flight: None,
         };
-        let mut exchange = Self::new(connection, request);
-        exchange.error(StatusCode::REQUEST_TIMEOUT).await
+        Self::new(connection, request)
     }
 
-    pub async fn run(mut self) -> After {
+    /// Once.
+    pub async fn run(&mut self) -> After {
+        if self.request.flight.is_none() {
+            return self.error(StatusCode::REQUEST_TIMEOUT).await;
+        }
         let after = match self.begin().await {
             Ok(()) => self.pass().await,
             Err(Failure::Client(trouble)) => self.trouble(trouble).await,
             Err(Failure::Replica(reason)) => self.unreachable(reason).await,
         };
         let buffers = &self.connection.fast().buffers;
-        buffers.give_head(self.request.head);
-        buffers.give_head(self.out.head);
+        buffers.give_head(take(&mut self.request.head));
+        buffers.give_head(take(&mut self.out.head));
         buffers.drop(&mut self.answer);
         after
     }
