@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use domain::config::{InterpolationError, Project, Service, ServiceKind, interpolate};
-use domain::slot::{ArtifactRef, BackingSpec, JobSpec, ServiceSpec, SlotSpec};
+use domain::slot::{ArtifactRef, BackingSpec, JobSpec, Place, ServiceSpec, SlotSpec};
 use domain::{Color, CommitId, EnvironmentName, ReleaseId, ServiceName};
 
 /// What Compose's `${NAME}` stands for in one environment.
@@ -88,6 +88,7 @@ pub fn backing_specs(
                 image: image.clone(),
                 env: interpolated(name, service, variables)?,
                 load: load.get(name).cloned(),
+                container: None,
             })
         })
         .collect()
@@ -139,7 +140,7 @@ pub fn migrations(
             id: format!("{id}.migrate.{}", service.name),
             environment: slot.environment.clone(),
             command: built.migrate.clone()?,
-            folder: service.artifact.location.clone(),
+            place: Place::Folder(service.artifact.folder()?.to_owned()),
             env: service.env.clone(),
             time_limit,
             lock: Some("migrate".into()),

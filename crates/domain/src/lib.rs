@@ -5,6 +5,7 @@
 pub mod app;
 pub mod certificate;
 pub mod config;
+pub mod container;
 pub mod id;
 pub mod judge;
 pub mod pipeline;

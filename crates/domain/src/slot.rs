@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::container::Container;
 use crate::{AppName, Digest, EnvironmentName, ReleaseId, ServiceName, Timestamp};
 
 /// One of the two sets of replicas of an environment.
@@ -67,12 +68,46 @@ pub struct ServiceSpec {
     pub stop_grace: Duration,
 }
 
-/// A read-only tree (process engine) or an image (docker), by content.
+/// What was built of a service, by content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArtifactRef {
     pub digest: Digest,
-    /// Where it lies: a folder for the process engine.
-    pub location: PathBuf,
+    pub location: Location,
+}
+
+impl ArtifactRef {
+    /// Its folder, if it is a tree.
+    pub fn folder(&self) -> Option<&Path> {
+        match &self.location {
+            Location::Folder(folder) => Some(folder),
+            Location::Image { .. } => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Location {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Folder(folder) => folder.display().fmt(f),
+            Self::Image { image, .. } => f.pad(image),
+        }
+    }
+}
+
+/// Where an artifact lies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Location {
+    /// A read-only tree of this machine (process engine).
+    Folder(PathBuf),
+    /// An image (docker). The artifact's digest is that of its configuration, the image's id.
+    Image {
+        /// For people: `teahouse/backend:<commit>`. What runs is always named by digest.
+        image: String,
+        /// `name@sha256:...` in a registry, if it was pushed to one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pushed: Option<String>,
+    },
 }
 
 /// How a service of ours is served.
@@ -83,6 +118,8 @@ pub enum Launch {
     Command(String),
     /// This folder inside the artifact is served by the edge; nothing runs.
     Static(PathBuf),
+    /// A container of the artifact's image.
+    Container(Box<Container>),
 }
 
 /// When a replica is ready.
@@ -120,6 +157,9 @@ pub struct BackingSpec {
     /// An SQL file that is loaded once, when the data folder is new.
     #[serde(default)]
     pub load: Option<PathBuf>,
+    /// Run as this container; `None`: as processes of this machine.
+    #[serde(default)]
+    pub container: Option<Box<Container>>,
 }
 
 /// A command that runs once: a migration, a test against an environment.
@@ -128,9 +168,9 @@ pub struct JobSpec {
     /// Names the job over crashes: the same id never runs twice, a finished one answers from its record.
     pub id: String,
     pub environment: EnvironmentName,
-    /// `sh -c COMMAND` in this folder.
+    /// `sh -c COMMAND`.
     pub command: String,
-    pub folder: PathBuf,
+    pub place: Place,
     pub env: BTreeMap<String, String>,
     pub time_limit: Duration,
     /// Jobs with the same lock never overlap; the lock outlives a crash of the server, not of the job.
@@ -139,6 +179,16 @@ pub struct JobSpec {
     /// (then one line says that the rest was dropped); by default in the engine's own log of the job.
     #[serde(default)]
     pub log: Option<PathBuf>,
+}
+
+/// Where a job runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Place {
+    /// A folder of this machine.
+    Folder(PathBuf),
+    /// A container of its own, of the image and in the networks of this service of the slot.
+    Container { slot: Color, service: ServiceName, image: ArtifactRef, container: Box<Container> },
 }
 
 /// How a job or a replica's process ended.
@@ -259,6 +309,9 @@ pub struct ProbeRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackingStatus {
     pub address: SocketAddr,
+    /// Host name and port for containers of the environment, if they reach it elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inside: Option<(String, u16)>,
     pub ready: bool,
     /// Why it is not ready, for people.
     pub problem: Option<String>,

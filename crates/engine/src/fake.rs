@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -134,7 +135,8 @@ impl Inner {
 
     fn status(&self, spec: &SlotSpec, service: &ServiceSpec, index: u32) -> ReplicaStatus {
         if let Launch::Static(folder) = &service.launch {
-            let endpoint = Endpoint::Files(service.artifact.location.join(folder));
+            let tree = service.artifact.folder().unwrap_or(Path::new(""));
+            let endpoint = Endpoint::Files(tree.join(folder));
             return ReplicaStatus {
                 index,
                 endpoint,
@@ -263,6 +265,7 @@ impl Engine for FakeEngine {
         let key = (spec.environment.clone(), spec.service.clone());
         let fresh = BackingStatus {
             address: address(pid),
+            inside: None,
             ready: true,
             problem: None,
             restarts: 0,
@@ -371,7 +374,7 @@ impl Engine for FakeEngine {
 fn command_of(service: &ServiceSpec) -> &str {
     match &service.launch {
         Launch::Command(command) => command,
-        Launch::Static(_) => "",
+        Launch::Static(_) | Launch::Container(_) => "",
     }
 }
 

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use common::*;
-use domain::slot::{Color, Exit, Launch, ReplicaState, ReplicaStatus};
+use domain::slot::{Color, Exit, Launch, Location, ReplicaState, ReplicaStatus};
 use engine::process::Unprivileged;
 use engine::{Engine, LogSource, Phase};
 
@@ -237,7 +237,7 @@ async fn a_folder_that_the_user_cannot_enter_is_refused_with_its_name() {
     fs::create_dir_all(closed.join("inner")).unwrap();
     fs::set_permissions(&closed, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
     let mut web = service(&home, "web", SERVE);
-    web.artifact.location = closed.join("inner");
+    web.artifact.location = Location::Folder(closed.join("inner"));
     let error = home.engine().apply(&slot(Color::Blue, 1, vec![web])).await.unwrap_err();
     assert!(error.why.contains(closed.to_str().unwrap()) && error.why.contains("chmod"), "{error}");
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use domain::config::{Built, ServiceKind};
 use domain::pipeline::Outcome;
-use domain::slot::{ArtifactRef, Exit, JobOutcome, Launch};
+use domain::slot::{ArtifactRef, Exit, JobOutcome, Launch, Location, Place};
 use domain::{Digest, RunId, ServiceName};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -97,7 +97,7 @@ impl Inner {
         }
         let part = match &native.launch {
             Launch::Static(part) => Some(part.clone()),
-            Launch::Command(_) => None,
+            Launch::Command(_) | Launch::Container(_) => None,
         };
         self.seal(request, &folder, part).await
     }
@@ -151,7 +151,7 @@ impl Inner {
                 id: go_id(&id, 1, go),
                 environment: environment_of(request.run.as_str())?,
                 command: setup.to_owned(),
-                folder: folder.join("tree"),
+                place: Place::Folder(folder.join("tree")),
                 env: self.environment_in(request.run.as_str())?,
                 time_limit: TIME_LIMIT,
                 log: layout::log(&step),
@@ -241,7 +241,7 @@ impl Inner {
 
 /// Whether what lies there is what `artifact` names.
 pub(crate) async fn verify(artifact: &ArtifactRef) -> Result<bool, PipelineError> {
-    let root = artifact.location.clone();
+    let Some(root) = artifact.folder().map(Path::to_owned) else { return Ok(true) };
     let doing = format!("verifying the artifact {}", root.display());
     let digest = blocking(move || tree::digest(&root)).await;
     digest.map(|digest| digest == artifact.digest).map_err(|e| PipelineError::new(doing, e))
@@ -259,7 +259,7 @@ fn finished(folder: &Path) -> Option<Complete> {
 }
 
 fn artifact(folder: &Path, digest: Digest) -> ArtifactRef {
-    ArtifactRef { digest, location: folder.join("tree") }
+    ArtifactRef { digest, location: Location::Folder(folder.join("tree")) }
 }
 
 fn cannot(cause: String) -> Verdict {

@@ -5,6 +5,7 @@ use std::path::Path;
 use domain::EnvironmentName;
 use domain::config::Step;
 use domain::pipeline::Outcome;
+use domain::slot::Place;
 use tokio_util::sync::CancellationToken;
 
 use super::environment::Variables;
@@ -88,7 +89,7 @@ impl Inner {
             id: id.to_owned(),
             environment: around.environment.clone(),
             command: step.run.clone(),
-            folder: inside(around.checkout, &step.folder)?,
+            place: Place::Folder(inside(around.checkout, &step.folder)?),
             env: around.env.clone(),
             time_limit: step.time_limit,
             log: layout::log(around.folder),

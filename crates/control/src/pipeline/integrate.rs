@@ -213,7 +213,7 @@ impl Inner {
                 id: migration.id,
                 environment: migration.environment,
                 command: migration.command,
-                folder: migration.folder,
+                place: migration.place,
                 env: migration.env,
                 time_limit: migration.time_limit,
                 log,

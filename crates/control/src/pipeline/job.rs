@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use domain::EnvironmentName;
-use domain::slot::{Exit, JobOutcome, JobSpec};
+use domain::slot::{Exit, JobOutcome, JobSpec, Place};
 use engine::Engine;
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +23,7 @@ pub(crate) struct Job {
     pub id: String,
     pub environment: EnvironmentName,
     pub command: String,
-    pub folder: PathBuf,
+    pub place: Place,
     pub env: Variables,
     pub time_limit: Duration,
     pub log: PathBuf,
@@ -53,7 +53,7 @@ pub(crate) async fn run(
         id: job.id.clone(),
         environment: job.environment.clone(),
         command: job.command.clone(),
-        folder: job.folder.clone(),
+        place: job.place.clone(),
         env: job.env.clone(),
         time_limit: job.time_limit,
         lock: None,

@@ -291,7 +291,7 @@ impl Inner {
         if fail_on.is_some() {
             env.extend(request.artifacts.iter().map(|(service, artifact)| {
                 let name = format!("{}_ARTIFACT", crate::spec::variable_name(service));
-                (name, artifact.location.display().to_string())
+                (name, artifact.location.to_string())
             }));
         }
         env.extend(command.env.clone());

@@ -25,7 +25,7 @@ async fn an_artifact_is_the_build_context_after_its_setup_read_only() {
     let world = world("pwd > made; chmod +x made; mkdir sub; echo x > sub/file");
     world.write("other/not-in-the-context", "");
     let artifact = artifact(&world.run(1, STEP).await);
-    let root = &artifact.location;
+    let root = artifact.folder().unwrap();
     let built_at = fs::read_to_string(root.join("made")).unwrap();
     assert_eq!(built_at.trim(), root.display().to_string(), "it was moved after it was built");
     assert!(root.join("server.py").exists() && !root.join("other").exists());
@@ -40,7 +40,7 @@ async fn an_artifact_is_the_build_context_after_its_setup_read_only() {
 async fn what_was_tampered_with_is_noticed() {
     let world = world("echo tea > made");
     let artifact = artifact(&world.run(1, STEP).await);
-    let file = artifact.location.join("made");
+    let file = artifact.folder().unwrap().join("made");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
     fs::write(&file, "coffee").unwrap();
     assert!(!world.pipeline.verify(&artifact).await.unwrap());
@@ -69,7 +69,7 @@ async fn runs_that_want_the_same_artifact_at_once_build_it_once() {
     let build = |run| world.perform(run, &commit, &project, STEP, CancellationToken::new());
     let (a, b, c) = tokio::join!(build(1), build(2), build(3));
     assert_eq!([&a, &b, &c].iter().filter(|result| result.reused.is_none()).count(), 1);
-    assert_eq!(fs::read_to_string(artifact(&a).location.join("made")).unwrap(), "built\n");
+    assert_eq!(fs::read_to_string(artifact(&a).folder().unwrap().join("made")).unwrap(), "built\n");
     assert_eq!((artifact(&a), artifact(&a)), (artifact(&b), artifact(&c)));
 }
 
@@ -89,7 +89,10 @@ async fn a_setup_that_a_crash_left_running_is_waited_for() {
     world.restart(&[]);
     fs::write(world.path("state/build-home/go"), "").unwrap();
     let result = world.perform(1, &commit, &project, STEP, CancellationToken::new()).await;
-    assert_eq!(fs::read_to_string(artifact(&result).location.join("made")).unwrap(), "built\n");
+    assert_eq!(
+        fs::read_to_string(artifact(&result).folder().unwrap().join("made")).unwrap(),
+        "built\n"
+    );
 }
 
 #[tokio::test]
@@ -110,7 +113,7 @@ async fn what_another_run_left_half_built_is_stopped_removed_and_built_again() {
     world.restart(&[]);
     fs::write(world.path("state/build-home/second"), "").unwrap();
     let result = world.perform(2, &commit, &project, STEP, CancellationToken::new()).await;
-    let root = artifact(&result).location;
+    let root = artifact(&result).folder().unwrap().to_owned();
     assert!(root.join("made").exists() && !root.join("half").exists());
     assert!(!runs(&format!("sleep\0{marker}")), "the abandoned setup still runs");
 }
@@ -131,7 +134,7 @@ async fn of_a_static_service_only_what_is_served_is_kept() {
     let native =
         "{ setup: 'mkdir -p dist node_modules; echo tea > dist/index.html', static: dist }";
     let world = World::with_native(NO_SCAN, native, &[]);
-    let root = artifact(&world.run(1, STEP).await).location;
+    let root = artifact(&world.run(1, STEP).await).folder().unwrap().to_owned();
     assert_eq!(fs::read_to_string(root.join("dist/index.html")).unwrap(), "tea\n");
     assert_eq!(fs::read_dir(&root).unwrap().count(), 1);
 }
@@ -147,7 +150,7 @@ async fn a_setup_that_does_not_make_the_served_folder_fails() {
 #[tokio::test]
 async fn without_a_setup_the_artifact_is_the_context_as_committed() {
     let world = World::with_native(NO_SCAN, "{ run: x }", &[]);
-    let root = artifact(&world.run(1, STEP).await).location;
+    let root = artifact(&world.run(1, STEP).await).folder().unwrap().to_owned();
     assert_eq!(fs::read_to_string(root.join("server.py")).unwrap(), "print('tea')");
 }
 

@@ -288,9 +288,8 @@ pub(super) enum Versus {
 }
 
 words! {
-    EngineKind: "process" => EngineKind::Process;
-        "docker" => "write `engine: process`",
-        "kubernetes" => "write `engine: process`";
+    EngineKind: "process" => EngineKind::Process, "docker" => EngineKind::Docker;
+        "kubernetes" => "write `engine: process` or `engine: docker`";
     Strategy: "blue-green" => Strategy::BlueGreen;
         "rolling" => "write `strategy: blue-green`, or leave it out",
         "canary" => "write `strategy: blue-green`, or leave it out";

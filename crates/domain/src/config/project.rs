@@ -304,6 +304,7 @@ pub enum ChallengeKind {
 #[serde(rename_all = "lowercase")]
 pub enum EngineKind {
     Process,
+    Docker,
 }
 
 /// Checks of a candidate before it gets the traffic.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use domain::config::*;
 use domain::pipeline::{Outcome, StepResult};
 use domain::release::Commit;
-use domain::slot::{ArtifactRef, HealthCheck, Launch, Probe};
+use domain::slot::{ArtifactRef, HealthCheck, Launch, Location, Probe};
 use domain::units::{Percent, Rate};
 use domain::{CommitId, Digest, EnvironmentName, ServiceName, StepName};
 
@@ -52,7 +52,10 @@ pub fn step_result(outcome: Outcome) -> StepResult {
         reused: None,
         tests: None,
         findings: None,
-        artifact: Some(ArtifactRef { digest: Digest::of("x"), location: "artifact".into() }),
+        artifact: Some(ArtifactRef {
+            digest: Digest::of("x"),
+            location: Location::Folder("artifact".into()),
+        }),
         cause: None,
         tail: vec![],
     }

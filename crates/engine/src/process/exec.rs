@@ -8,6 +8,7 @@ use domain::{Digest, EnvironmentName, ServiceName};
 use nix::sys::signal::Signal;
 
 use super::keeper::blocking;
+use super::slots::folder_of;
 use super::{ProcessEngine, tail};
 use crate::proc;
 use crate::unit::{LogPlan, Mode, Phase, Unit, UnitSpec, read_json};
@@ -34,11 +35,11 @@ impl ProcessEngine {
         };
         let replica = self.layout.replica(environment, slot, service, 0);
         let mut env = replica.spec().map_or_else(|| self.config.base_env(), |spec| spec.env);
+        let folder = folder_of(&asked).to_owned();
         env.extend(asked.env);
         if let Some(port) = replica.port() {
             env.insert("PORT".into(), port.to_string());
         }
-        let folder = asked.artifact.location;
         let errand = Errand { command: command.to_vec(), folder, env, limit: LIMIT };
         let (exit, lines) = self.run_errand(&self.layout.exec(environment), errand).await?;
         let output = lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect();

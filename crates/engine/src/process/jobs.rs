@@ -12,7 +12,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use domain::slot::{JobOutcome, JobSpec};
+use domain::slot::{JobOutcome, JobSpec, Place};
 use domain::{Digest, EnvironmentName};
 use nix::sys::signal::Signal;
 
@@ -49,7 +49,10 @@ impl ProcessEngine {
     fn job_spec(&self, job: &JobSpec) -> Result<UnitSpec, String> {
         let text = |error: std::io::Error| error.to_string();
         self.config.own_folder(&self.config.home(), 0o755).map_err(text)?;
-        self.config.check_reach(&job.folder)?;
+        let Place::Folder(folder) = &job.place else {
+            return Err("it runs in a container: that is for the docker engine".into());
+        };
+        self.config.check_reach(folder)?;
         let lock = job.lock.as_ref().map(|name| self.layout.job_lock(&job.environment, name));
         if let Some(lock) = &lock {
             fs::create_dir_all(lock.parent().unwrap_or(Path::new("/"))).map_err(text)?;
@@ -61,7 +64,7 @@ impl ProcessEngine {
         Ok(UnitSpec {
             digest: Digest::of(&job.id).to_string(),
             command: vec!["/bin/sh".into(), "-c".into(), job.command.clone()],
-            folder: job.folder.clone(),
+            folder: folder.clone(),
             env,
             port: None,
             user: self.config.run_as.as_ref().map(|user| user.ids()),

@@ -97,7 +97,7 @@ impl ProcessEngine {
         for service in &spec.services {
             let replicas = services.entry(service.name.clone()).or_default();
             if let Launch::Static(folder) = &service.launch {
-                replicas.push(look_at_files(&service.artifact.location.join(folder)));
+                replicas.push(look_at_files(&slots::folder_of(service).join(folder)));
                 continue;
             }
             for index in 0..service.replicas {
@@ -253,6 +253,7 @@ impl ProcessEngine {
         };
         BackingStatus {
             address,
+            inside: None,
             ready: problem.is_none(),
             problem,
             restarts: status.map_or(0, |status| status.restarts),

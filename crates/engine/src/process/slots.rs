@@ -13,6 +13,11 @@ use crate::EngineError;
 use crate::proc;
 use crate::unit::{Backoff, LogPlan, Mode, Phase, Unit, UnitSpec, read_json, write_json};
 
+/// Where its tree lies. [`ProcessEngine::check`] refuses what has none.
+pub(super) fn folder_of(service: &ServiceSpec) -> &Path {
+    service.artifact.folder().unwrap_or(Path::new(""))
+}
+
 impl ProcessEngine {
     pub(super) async fn apply_slot(&self, spec: &SlotSpec) -> Result<(), EngineError> {
         let doing =
@@ -49,17 +54,19 @@ impl ProcessEngine {
     }
 
     fn check(&self, service: &ServiceSpec) -> Result<(), String> {
-        let folder = &service.artifact.location;
+        let folder = folder_of(service);
         if !folder.is_dir() {
             return Err(format!(
                 "the artifact of {} is not a folder: {}; build the release again",
-                service.name,
-                folder.display()
+                service.name, service.artifact.location
             ));
         }
         match service.launch {
             Launch::Command(_) => self.config.check_reach(folder),
             Launch::Static(_) => Ok(()),
+            Launch::Container(_) => {
+                Err(format!("{} is a container: that is for the docker engine", service.name))
+            }
         }
     }
 
@@ -73,7 +80,7 @@ impl ProcessEngine {
         UnitSpec {
             digest: digest_of(slot, service),
             command: vec!["/bin/sh".into(), "-c".into(), command.clone()],
-            folder: service.artifact.location.clone(),
+            folder: folder_of(service).to_owned(),
             env,
             port: None,
             user: self.config.run_as.as_ref().map(|user| user.ids()),

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use domain::slot::{
-    ArtifactRef, BackingSpec, Color, HealthCheck, JobSpec, Launch, Probe, ReplicaState,
-    ReplicaStatus, ServiceSpec, SlotSpec, Snapshot,
+    ArtifactRef, BackingSpec, Color, HealthCheck, JobSpec, Launch, Location, Place, Probe,
+    ReplicaState, ReplicaStatus, ServiceSpec, SlotSpec, Snapshot,
 };
 use domain::{AppName, Digest, EnvironmentName, ReleaseId, ServiceName};
 use engine::Engine;
@@ -147,7 +147,10 @@ pub fn service(home: &Home, service: &str, command: &str) -> ServiceSpec {
     ServiceSpec {
         name: name(service),
         replicas: 1,
-        artifact: ArtifactRef { digest: Digest::of(command), location: home.artifact() },
+        artifact: ArtifactRef {
+            digest: Digest::of(command),
+            location: Location::Folder(home.artifact()),
+        },
         launch: Launch::Command(command.to_owned()),
         env: BTreeMap::new(),
         health: HealthCheck {
@@ -170,7 +173,7 @@ pub fn job(home: &Home, id: &str, command: &str) -> JobSpec {
         id: id.to_owned(),
         environment: staging(),
         command: command.to_owned(),
-        folder: home.scratch(),
+        place: Place::Folder(home.scratch()),
         env: BTreeMap::new(),
         time_limit: Duration::from_secs(60),
         lock: None,
@@ -188,6 +191,7 @@ pub fn backing(service: &str, image: &str) -> BackingSpec {
         image: image.to_owned(),
         env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
         load: None,
+        container: None,
     }
 }
 

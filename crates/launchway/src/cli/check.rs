@@ -108,6 +108,7 @@ fn served(service: &Service) -> Vec<String> {
             }
             Launch::Static(files) => format!("static   {}, served by the edge", files.display()),
             Launch::Command(command) => format!("run      {command}"),
+            Launch::Container(_) => "run      as a container".into(),
         });
         if let Launch::Command(_) = native.launch {
             lines.push(format!("ready    when {}", ready(built)));
