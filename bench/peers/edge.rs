@@ -35,8 +35,10 @@ impl EdgePeer {
         let folder = ground.folder("edge")?;
         let (http, https) = (free_address()?, free_address()?);
         let mut process = spawn(ground, http, https, &folder, &[])?;
-        process.listens(http).await?;
         let client = Client::new(folder.join("state/control.sock"));
+        // It listens for clients a moment before its control socket has its name.
+        let answers = async || client.status().await.is_ok();
+        process.until("its control socket to answer", answers).await?;
         put_certificate(ground, &client).await?;
         let mut peer = Self {
             http,

@@ -119,7 +119,7 @@ pub async fn run(args: Args) -> Outcome<()> {
     report.write(&args.output)?;
     println!("\n{seconds} s; written to {}", args.output.display());
     world.shutdown_background();
-    Ok(())
+    report.complete()
 }
 
 fn miss(missing: &mut BTreeMap<String, String>, what: &str, why: impl ToString) {
