@@ -108,6 +108,9 @@ pub struct Healthcheck {
     pub interval: Option<Duration>,
     pub timeout: Option<Duration>,
     pub start_period: Option<Duration>,
+    /// Between two probes as long as `start_period` lasts; engines before API 1.44 do not have it.
+    #[serde(default)]
+    pub start_interval: Option<Duration>,
     pub retries: Option<u32>,
 }
 

@@ -16,7 +16,7 @@ use super::project::{
 use super::reader::{At, Map};
 use super::services::MOST_REPLICAS;
 use super::steps::{Names, between, e2e, no_service, positive, variables};
-use super::template::{InterpolationError, Template};
+use super::interpolation::{InterpolationError, Template};
 use super::tls;
 use super::yaml::Key;
 use crate::route::{close_spread, covers};

@@ -5,8 +5,9 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::mistake::Mistakes;
-use super::project::{ChallengeKind, EngineKind, Severity};
+use super::project::{ChallengeKind, EngineKind};
 use super::reader::{At, FromNode, Loose, Map, Need, mapping, words};
+use super::scan::Scan;
 use super::yaml::{Node, Value};
 use crate::units::{Factor, Percent, Rate, Size, Span};
 use crate::{AppName, StepName};
@@ -24,10 +25,23 @@ mapping! {
         "build" build: Option<Build>,
         /// Where releases run.
         "environments" environments: Need<At<Map<Environment>>>,
+        /// Whether environments of one road may run different artifacts (one processes, one containers): then
+        /// production does not run what was tested before it. Only in writing.
+        "mixed_artifacts" mixed_artifacts: Option<At<Permission>>,
+        /// Where images are pushed to and pulled from, by default nowhere.
+        "registry" registry: Option<Registry>,
     }
     refuse {
         "objectives" => "remove it for now; thresholds of a rollout go into `verify` and `bake`",
         "business" => "remove it for now",
+    }
+}
+
+mapping! {
+    /// A registry of images; who may use it is in Docker's own configuration.
+    Registry, "`registry`" {
+        /// What the names of images begin with, like `registry.example.com/team`.
+        "push" push: At<String>,
     }
 }
 
@@ -48,6 +62,8 @@ mapping! {
         "health" health: Option<At<Health>>,
         /// Run once per release, before the switch.
         "migrate" migrate: Option<At<String>>,
+        /// The port of its container that answers, if the image or Compose name several or none.
+        "port" port: Option<At<u32>>,
         /// How to build and run it without containers.
         "native" native: Option<Need<At<Native>>>,
         /// How many run side by side; by default what Compose says in `deploy.replicas`, or 1.
@@ -90,7 +106,7 @@ mapping! {
         "test" test: Option<Vec<Step>>,
         /// Tests against a throwaway environment.
         "integrate" integrate: Option<Vec<Step>>,
-        /// The scan gate; by default it refuses, because no scanner answered.
+        /// The scan gate; by default it refuses where nothing is built but folders, because no scanner answered.
         "scan" scan: Option<Scan>,
         /// How many steps of a stage run side by side, by default 4.
         "parallel" parallel: Option<At<u32>>,
@@ -122,16 +138,6 @@ mapping! {
         "cyclonedx" cyclonedx: Option<At<String>>,
         /// Services of the throwaway environment it needs; only in `integrate`.
         "with" with: Option<At<Vec<At<String>>>>,
-    }
-}
-
-mapping! {
-    /// The policy of the scan gate.
-    ScanRules, "`scan`" {
-        /// Findings of this severity or worse refuse the release, by default high.
-        "fail_on" fail_on: Option<Severity>,
-        /// The scanners: each writes a SARIF or CycloneDX report.
-        "steps" steps: Option<Vec<Step>>,
     }
 }
 
@@ -273,6 +279,13 @@ mapping! {
     }
 }
 
+/// Something that must be allowed in writing.
+#[derive(Debug, Clone, Copy, PartialEq, JsonSchema)]
+pub(super) enum Permission {
+    #[schemars(rename = "allow")]
+    Allow,
+}
+
 /// The only strategy there is.
 #[derive(Debug, Clone, PartialEq, JsonSchema)]
 pub(super) enum Strategy {
@@ -293,11 +306,10 @@ words! {
     Strategy: "blue-green" => Strategy::BlueGreen;
         "rolling" => "write `strategy: blue-green`, or leave it out",
         "canary" => "write `strategy: blue-green`, or leave it out";
+    Permission: "allow" => Permission::Allow;;
     Versus: "live" => Versus::Live;;
     ChallengeKind: "http-01" => ChallengeKind::Http01, "tls-alpn-01" => ChallengeKind::TlsAlpn01;
         "dns-01" => "write `challenge: http-01` or `challenge: tls-alpn-01`";
-    Severity: "low" => Severity::Low, "medium" => Severity::Medium,
-        "high" => Severity::High, "critical" => Severity::Critical;;
 }
 
 /// `/path: service`, or in full.
@@ -365,40 +377,5 @@ impl JsonSchema for Health {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let full = generator.subschema_for::<Probing>();
         json_schema!({ "anyOf": [{ "type": "string", "pattern": "^/" }, full] })
-    }
-}
-
-/// `scan: off`, or its rules.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Scan {
-    Off,
-    On(ScanRules),
-}
-
-impl FromNode for Scan {
-    fn read(node: &Node, mistakes: &mut Mistakes<'_>) -> Option<Self> {
-        match &node.value {
-            Value::Scalar { text, .. } if text == "off" => Some(Self::Off),
-            Value::Scalar { text, .. } => {
-                let message = format!("`scan` cannot be `{text}`");
-                mistakes.add(
-                    node.extent,
-                    message,
-                    "write `scan: off`, or `scan: { fail_on: high, steps: [...] }`",
-                );
-                None
-            }
-            _ => ScanRules::read(node, mistakes).map(Self::On),
-        }
-    }
-}
-
-impl JsonSchema for Scan {
-    fn schema_name() -> Cow<'static, str> {
-        "Scan".into()
-    }
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let rules = generator.subschema_for::<ScanRules>();
-        json_schema!({ "anyOf": [{ "const": "off" }, rules] })
     }
 }

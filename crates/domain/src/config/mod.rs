@@ -7,30 +7,40 @@
 //! ```
 
 mod compose;
+mod composition;
+mod env_file;
 mod environments;
 mod file;
 mod findings;
 mod hosts;
+mod interpolation;
 mod mistake;
 mod outline;
 mod paths;
 mod project;
 mod reader;
+mod scan;
 mod schema;
 mod services;
 mod steps;
 mod template;
 mod tls;
+mod tree;
 mod yaml;
 
 use std::collections::BTreeMap;
 
+pub use composition::{
+    ComposedService, Composition, Condition, Dependency, ImageBuild, Network, Volume,
+};
+pub use env_file::{EnvFileError, Lookup, parse_env_file, with_env_files};
 pub use findings::{ExpectedFile, Note, Reading};
+pub use interpolation::{InterpolationError, interpolate};
 pub use mistake::{Mistake, Source};
 pub use outline::{OutlinedService, outline};
 pub use project::*;
 pub use schema::schema;
-pub use template::{InterpolationError, interpolate};
+pub use template::{ContainerError, ContainerTemplate};
 
 use crate::{AppName, ServiceName};
 use environments::Around;
@@ -92,11 +102,13 @@ fn project(
     }
     let theirs = &compose.services.0.as_ref()?.value;
     let names: Vec<String> = theirs.names().map(str::to_owned).collect();
-    let services = services::services(file.services.as_ref(), theirs, &names, found);
+    let engines = services::Engines::of(file);
+    let services = services::services(file.services.as_ref(), theirs, &engines, &names, found);
     let routes =
         file.routes.0.as_ref().map(|map| routes(map, theirs, &names, &mut found.launchway));
     let routes = routes.unwrap_or_default();
-    let build = steps::build(file.build.as_ref(), &names, found);
+    let images = !engines.docker.is_empty();
+    let build = steps::build(file.build.as_ref(), images, &names, found);
     let nameless = AppName::new("app").ok()?;
     let app = file.app.0.as_ref().map_or(&nameless, |app| &app.value);
     let prefixes: Vec<&str> = routes.keys().map(String::as_str).collect();
@@ -104,7 +116,18 @@ fn project(
         Around { app, compose: theirs, services: &services, names: &names, routes: &prefixes };
     let environments = file.environments.0.as_ref();
     let environments = environments.map(|map| environments::environments(map, &around, found));
-    Some(Project { app: app.clone(), environments: environments?, services, routes, build })
+    Some(Project {
+        app: app.clone(),
+        environments: environments?,
+        services,
+        routes,
+        build,
+        mixed_artifacts: file.mixed_artifacts.is_some(),
+        registry: file
+            .registry
+            .as_ref()
+            .map(|registry| Registry { push: registry.push.value.clone() }),
+    })
 }
 
 fn routes(
@@ -177,4 +200,26 @@ fn target(name: &str, services: &Map<compose::Service>, names: Names<'_>) -> Res
         ));
     }
     Ok(())
+}
+
+/// Names that Compose looks for, in its order.
+pub const COMPOSE_FILES: [&str; 4] =
+    ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
+
+/// Files that Compose merges over the one beside them. A project that has one is refused by name.
+pub const COMPOSE_OVERRIDES: [&str; 4] = [
+    "compose.override.yaml",
+    "compose.override.yml",
+    "docker-compose.override.yml",
+    "docker-compose.override.yaml",
+];
+
+/// What a plain Compose file says, with no launchway.yaml, where variables have these values (those of the shell
+/// over those of `.env`). Services with `profiles` are there if one of theirs is in `profiles`.
+pub fn compose(
+    source: Source<'_>,
+    lookup: Lookup<'_>,
+    profiles: &[String],
+) -> Result<(Composition, Vec<Note>), Vec<Mistake>> {
+    composition::read(source, lookup, profiles)
 }

@@ -1,11 +1,15 @@
 //! The project after reading and checking: every reference resolved, every default filled in.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::template::{ContainerError, ContainerTemplate};
+use crate::container::Container;
 use crate::route::close_spread;
+use crate::scan::Rules;
 use crate::units::{Factor, Percent, Rate, Size};
 use crate::{AppName, EnvironmentName, ServiceName, StepName};
 
@@ -19,6 +23,19 @@ pub struct Project {
     pub build: Build,
     /// In the order of `after`: what others wait for comes first.
     pub environments: Vec<Environment>,
+    /// Environments of one road may run different artifacts: `mixed_artifacts: allow`, in writing.
+    #[serde(default)]
+    pub mixed_artifacts: bool,
+    /// Where images are pushed to and pulled from.
+    #[serde(default)]
+    pub registry: Option<Registry>,
+}
+
+/// A registry of images. Who may use it is in Docker's own configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registry {
+    /// What the names of images begin with: `registry.example.com/team`.
+    pub push: String,
 }
 
 impl Project {
@@ -69,7 +86,35 @@ pub struct Service {
     pub kind: ServiceKind,
     /// As written in Compose, not yet interpolated: values depend on the environment.
     pub env: BTreeMap<String, String>,
+    /// Files of variables, in order; what a later one says, and what `env` says, counts.
+    #[serde(default)]
+    pub env_files: Vec<EnvFile>,
     pub depends_on: Vec<ServiceName>,
+    /// How it runs in a container; empty in releases of before there was an engine for them.
+    #[serde(default)]
+    pub template: ContainerTemplate,
+}
+
+impl Service {
+    /// Its container where variables have these values.
+    pub fn container(
+        &self,
+        lookup: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Container, ContainerError> {
+        self.template.fill(lookup)
+    }
+}
+
+/// A file of variables for a container (Compose's `env_file`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnvFile {
+    /// From the project's root, without `./`.
+    pub path: String,
+    /// It must be there.
+    pub required: bool,
+    /// Lines are taken as they are: no quotes, no variables.
+    #[serde(default)]
+    pub raw: bool,
 }
 
 /// Ours or backing.
@@ -124,13 +169,50 @@ pub fn port_variable(service: &ServiceName) -> String {
 pub struct Built {
     /// The build context's folder, relative to the project's root, without `./`; empty for the root.
     pub context: String,
+    /// From the context.
     pub dockerfile: String,
+    /// What else Compose says of the image.
+    #[serde(default)]
+    pub options: BuildOptions,
     pub health: crate::slot::HealthCheck,
     /// Run once per release before the switch.
     pub migrate: Option<String>,
+    /// `None`: no environment runs processes.
     pub native: Option<Native>,
     pub replicas: u32,
     pub stop_grace: Duration,
+}
+
+/// How an image is built, beside its context and Dockerfile
+/// (<https://github.com/compose-spec/compose-spec/blob/main/build.md>).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BuildOptions {
+    /// The text of the Dockerfile, if it is in the Compose file.
+    pub inline: Option<String>,
+    /// The stage that is built; `None`: the last.
+    pub target: Option<String>,
+    pub args: BTreeMap<String, String>,
+    pub secrets: Vec<BuildSecret>,
+    pub labels: BTreeMap<String, String>,
+    pub extra_hosts: Vec<(String, String)>,
+}
+
+/// A secret for `RUN --mount=type=secret,id=...`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildSecret {
+    pub id: String,
+    pub from: SecretSource,
+}
+
+/// Where a secret is read from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SecretSource {
+    /// A file, from the project's root or absolute.
+    File(PathBuf),
+    /// The variable of this name.
+    Variable(String),
 }
 
 /// How the process engine builds and runs a service, without containers.
@@ -181,8 +263,14 @@ pub struct Step {
 pub enum Scan {
     /// `scan: off`, in writing.
     Off,
-    /// Without steps the gate answers "unavailable" and refuses.
-    On { fail_on: Severity, steps: Vec<Step> },
+    /// Without steps and with nothing to look for the gate answers "unavailable" and refuses.
+    On {
+        fail_on: Severity,
+        steps: Vec<Step>,
+        /// What Launchway looks for itself, and what is lived with.
+        #[serde(default)]
+        rules: Box<Rules>,
+    },
 }
 
 /// How bad a finding is; the order is by weight.
@@ -205,6 +293,18 @@ pub enum Severity {
     Medium,
     High,
     Critical,
+}
+
+impl Severity {
+    /// Its name in `launchway.yaml`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+            Self::Critical => "critical",
+        }
+    }
 }
 
 /// Where releases run.

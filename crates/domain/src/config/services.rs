@@ -7,12 +7,15 @@ use std::time::Duration;
 use super::compose;
 use super::file;
 use super::findings::Findings;
-use super::mistake::{Extent, Mistakes, nearest};
+use super::interpolation::{InterpolationError, Template};
+use super::mistake::{Extent, Mistakes, listed, nearest};
 use super::paths::checked;
-use super::project::{BackingKind, Built, Native, Service, ServiceKind, variable_prefix};
+use super::project::{
+    BackingKind, BuildOptions, Built, EngineKind, Native, Service, ServiceKind, variable_prefix,
+};
 use super::reader::{At, Map, Need};
 use super::steps::{Names, between, is_variable, no_service, positive};
-use super::template::{InterpolationError, Template};
+use super::template::ContainerTemplate;
 use super::yaml::Key;
 use crate::ServiceName;
 use crate::slot::{HealthCheck, Launch, Probe};
@@ -24,10 +27,37 @@ const STOP_GRACE: Duration = Duration::from_secs(10);
 /// More replicas than this on one machine are a slip of the keyboard.
 pub(super) const MOST_REPLICAS: u32 = 100;
 
+/// The names of the environments, by what runs them.
+pub(super) struct Engines<'a> {
+    pub process: Vec<&'a str>,
+    pub docker: Vec<&'a str>,
+}
+
+impl<'a> Engines<'a> {
+    /// As the file says it; an environment that could not be read counts for neither.
+    pub fn of(file: &'a file::Launchway) -> Self {
+        let all = || file.environments.0.iter().flat_map(|map| map.value.iter());
+        let with = |kind: EngineKind| {
+            let is = |e: &file::Environment| e.engine.unwrap_or(EngineKind::Process) == kind;
+            all().filter(|(_, e)| is(e)).map(|(key, _)| key.text.as_str()).collect()
+        };
+        Self { process: with(EngineKind::Process), docker: with(EngineKind::Docker) }
+    }
+
+    /// ` in `a` and `b``, or nothing where there is only one kind.
+    fn where_processes(&self) -> String {
+        if self.docker.is_empty() {
+            return String::new();
+        }
+        format!(" in {}", listed(self.process.iter().copied()))
+    }
+}
+
 /// Every service of the Compose file that could be read.
 pub(super) fn services(
     ours: Option<&Need<Map<file::Service>>>,
     theirs: &Map<compose::Service>,
+    engines: &Engines<'_>,
     names: Names<'_>,
     found: &mut Findings<'_>,
 ) -> BTreeMap<ServiceName, Service> {
@@ -41,7 +71,7 @@ pub(super) fn services(
     }
     let mut services = BTreeMap::new();
     for (key, service) in theirs.iter() {
-        let ours = Ours { map: ours, unreadable, key, names };
+        let ours = Ours { map: ours, unreadable, key, engines, names };
         let read = self::service(key, service, &ours, names, found);
         services.extend(read);
     }
@@ -56,6 +86,7 @@ struct Ours<'a> {
     /// `services` is there, and is no mapping.
     unreadable: bool,
     key: &'a Key,
+    engines: &'a Engines<'a>,
     names: Names<'a>,
 }
 
@@ -97,6 +128,7 @@ fn service(
     };
     let env = environment(service, &mut found.compose);
     let depends_on = depends_on(service, names, &mut found.compose);
+    let template = ContainerTemplate::default();
     let kind = match (&service.build, &service.image) {
         (Some(build), _) => ServiceKind::Built(Box::new(built(key, service, build, ours, found)?)),
         (None, Some(image)) => backing(key, service, image, ours, found)?,
@@ -108,7 +140,7 @@ fn service(
             return None;
         }
     };
-    Some((name, Service { kind, env, depends_on }))
+    Some((name, Service { kind, env, env_files: Vec::new(), depends_on, template }))
 }
 
 fn environment(
@@ -177,11 +209,14 @@ fn backing(
         }
     }
     let image_text = plain(image, &mut found.compose)?;
-    if BackingKind::of(&image_text).is_none() {
+    if BackingKind::of(&image_text).is_none() && !ours.engines.process.is_empty() {
         found.compose.add(
             image.extent,
-            format!("the process engine can run postgres and redis; `{image_text}` is neither"),
-            "use `postgres:<version>` or `redis:<version>`, or give the service a `build` if it is yours",
+            format!(
+                "the process engine{} can run postgres and redis; `{image_text}` is neither",
+                ours.engines.where_processes()
+            ),
+            "use `postgres:<version>` or `redis:<version>`, write `engine: docker`, or give the service a `build` if it is yours",
         );
         return None;
     }
@@ -226,14 +261,18 @@ fn built(
         return None;
     }
     let said = ours.get();
-    let Some(native) = said.and_then(|service| service.native.as_ref()) else {
-        needs_native(key, ours, found);
-        return None;
+    let native = match said.and_then(|service| service.native.as_ref()) {
+        Some(native) => Some(self::native(native.0.as_ref()?, found)?),
+        None if ours.engines.process.is_empty() => None,
+        None => {
+            needs_native(key, ours, found);
+            return None;
+        }
     };
-    let native = self::native(native.0.as_ref()?, found)?;
     let said_replicas = said.and_then(|service| service.replicas.as_ref());
     let replicas = between(said_replicas, 1, MOST_REPLICAS, "replicas", &mut found.launchway);
-    if let (Launch::Static(_), Some(said)) = (&native.launch, said) {
+    let files = native.as_ref().is_some_and(|native| matches!(native.launch, Launch::Static(_)));
+    if let (true, true, Some(said)) = (files, ours.engines.docker.is_empty(), said) {
         nothing_runs(said, &mut found.launchway);
     }
     let health = said.and_then(|service| service.health.as_ref());
@@ -242,7 +281,8 @@ fn built(
         dockerfile: dockerfile.unwrap_or_else(|| "Dockerfile".into()),
         health: health_check(health, &mut found.launchway),
         migrate: said.and_then(|service| Some(service.migrate.as_ref()?.value.clone())),
-        native: Some(native),
+        options: BuildOptions::default(),
+        native,
         replicas: replicas.or(theirs).unwrap_or(1),
         stop_grace: service.stop_grace_period.as_ref().map_or(STOP_GRACE, |grace| grace.value.0),
     })
@@ -262,7 +302,8 @@ fn context(build: &At<compose::Build>, found: &mut Findings<'_>) -> Option<Strin
 }
 
 fn needs_native(key: &Key, ours: &Ours<'_>, found: &mut Findings<'_>) {
-    let message = format!("nothing says how to run `{}` without containers", key.text);
+    let place = ours.engines.where_processes();
+    let message = format!("nothing says how to run `{}` without containers{place}", key.text);
     match ours.key() {
         Some(ours) => {
             let help = "add `native: { setup: ..., run: ... }`, or `native: { setup: ..., static: <folder> }`";

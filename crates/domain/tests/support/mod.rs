@@ -86,6 +86,7 @@ fn web() -> Service {
     let built = Built {
         context: "web".into(),
         dockerfile: "Dockerfile".into(),
+        options: BuildOptions::default(),
         health: HealthCheck {
             probe: Probe::Http("/health".into()),
             interval: Duration::from_secs(1),
@@ -100,7 +101,9 @@ fn web() -> Service {
     Service {
         kind: ServiceKind::Built(Box::new(built)),
         env: BTreeMap::new(),
+        env_files: Vec::new(),
         depends_on: Vec::new(),
+        template: ContainerTemplate::default(),
     }
 }
 
@@ -130,6 +133,8 @@ pub fn project() -> Arc<Project> {
         ..environment("production")
     };
     Arc::new(Project {
+        mixed_artifacts: false,
+        registry: None,
         app: domain::AppName::new("tea").unwrap(),
         services: BTreeMap::from([(service_name("web"), web())]),
         routes: BTreeMap::from([(

@@ -1,8 +1,9 @@
 //! The Compose file: what Launchway reads of it, what it passes over, and what it refuses by name.
 
-use super::mistake::{Mistakes, listed};
-use super::reader::{Any, At, FromNode, Loose, Map, Need, foreign_mapping, wrong};
-use super::yaml::{Key, Kind, Node, Value};
+use crate::config::env_file::Lookup;
+use crate::config::mistake::{Mistakes, listed};
+use crate::config::reader::{Any, At, FromNode, Loose, Map, Need, foreign_mapping, wrong};
+use crate::config::yaml::{Key, Kind, Node, Value};
 
 foreign_mapping! {
     /// A Compose file.
@@ -126,7 +127,7 @@ foreign_mapping! {
 
 /// `build: ./folder`, or in full.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Build {
+pub(in crate::config) struct Build {
     pub context: Option<At<String>>,
     pub dockerfile: Option<At<String>>,
 }
@@ -143,7 +144,7 @@ impl FromNode for Build {
 
 /// `environment`, as a mapping or as a list of `NAME=value`.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Variables(pub Vec<(Key, At<String>)>);
+pub(in crate::config) struct Variables(pub Vec<(Key, At<String>)>);
 
 const FROM_SHELL: &str = "write `NAME=value`, or `NAME=${NAME}` with a value in `variables` of launchway.yaml; \
      nothing is taken from the shell";
@@ -180,7 +181,7 @@ fn assignment(item: &Node, mistakes: &mut Mistakes<'_>) -> Option<(Key, At<Strin
 
 /// `depends_on`, as a list of names or with conditions.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Depends(pub Vec<At<String>>);
+pub(in crate::config) struct Depends(pub Vec<At<String>>);
 
 foreign_mapping! {
     /// One entry of `depends_on`.
@@ -227,7 +228,7 @@ fn check_condition(condition: &At<String>, mistakes: &mut Mistakes<'_>) {
 
 /// A duration as Compose writes it: `1m30s`, `500ms`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Grace(pub std::time::Duration);
+pub(in crate::config) struct Grace(pub std::time::Duration);
 
 impl FromNode for Grace {
     fn read(node: &Node, mistakes: &mut Mistakes<'_>) -> Option<Self> {
@@ -257,4 +258,24 @@ fn compose_duration(text: &str) -> Option<std::time::Duration> {
         rest = &rest[end..];
     }
     (!text.is_empty()).then_some(total)
+}
+
+/// The secrets and configs of a Compose file.
+pub(in crate::config) struct Files;
+
+impl Files {
+    pub fn read(_: &Node, _: &Node, _: &mut Mistakes<'_>) -> Self {
+        Self
+    }
+}
+
+/// The container of a service.
+pub(in crate::config) fn container(
+    _: &Key,
+    _: &Service,
+    _: &Files,
+    _: Lookup<'_>,
+    _: &mut Mistakes<'_>,
+) -> crate::container::Container {
+    crate::container::Container::default()
 }
