@@ -15,6 +15,7 @@
 //! fake.rs      FakeEngine: the same answers without processes, for the tests of others
 //! ```
 
+pub mod docker;
 pub mod fake;
 mod lock;
 mod proc;

@@ -1,0 +1,3 @@
+//! Containers of a Docker Engine.
+
+pub mod build;
