@@ -14,6 +14,7 @@ pub mod release;
 pub mod report;
 pub mod rollout;
 pub mod route;
+pub mod scan;
 pub mod sketch;
 pub mod slot;
 pub mod time;
@@ -25,4 +26,4 @@ pub use id::{
 };
 pub use release::Release;
 pub use slot::Color;
-pub use time::Timestamp;
+pub use time::{Date, Timestamp};

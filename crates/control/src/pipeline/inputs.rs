@@ -8,6 +8,7 @@ use std::path::Path;
 
 use domain::config::{Project, ServiceKind, Step};
 use domain::pipeline::Task;
+use domain::scan::Inspection;
 use domain::slot::{ArtifactRef, Launch};
 use domain::{CommitId, Digest, ServiceName};
 use serde::{Deserialize, Serialize};
@@ -65,6 +66,7 @@ impl Inputs {
             Task::Integrate(step) => from.integrate(step),
             Task::Scan { step, fail_on } => from.scan(step, &format!("scan {fail_on:?}")),
             Task::Image(service) => from.image(service),
+            Task::Inspect(inspection) => from.inspection(*inspection),
             Task::NoScanner => from.gather("", "no scanner", &[], &Variables::new()),
         }
     }
@@ -111,6 +113,20 @@ impl Sources<'_> {
         let (mut inputs, files) = self.command(step, kind);
         let artifacts = self.artifacts.iter().map(|(name, a)| (name.clone(), a.digest.clone()));
         inputs.artifacts = artifacts.collect();
+        (inputs, files)
+    }
+
+    /// Known for `launchway history`; what tools and databases answer today is asked anew in each run.
+    fn inspection(&self, inspection: Inspection) -> (Inputs, Files) {
+        let paths: &[String] = match inspection {
+            Inspection::Artifacts => &[],
+            Inspection::Dockerfiles | Inspection::Secrets => &[String::new()],
+        };
+        let (mut inputs, files) = self.gather("", inspection.step(), paths, &Variables::new());
+        if inspection == Inspection::Artifacts {
+            let artifacts = self.artifacts.iter().map(|(name, a)| (name.clone(), a.digest.clone()));
+            inputs.artifacts = artifacts.collect();
+        }
         (inputs, files)
     }
 

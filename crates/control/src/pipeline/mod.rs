@@ -27,6 +27,7 @@ mod plan;
 mod repository;
 mod result;
 mod reuse;
+mod scan;
 mod tools;
 mod tree;
 mod verdict;
@@ -270,6 +271,9 @@ impl Inner {
             }
             Task::Scan { step: command, fail_on } => {
                 self.run_command(request, command, Some(*fail_on), &folder, cancel).await?
+            }
+            Task::Inspect(inspection) => {
+                self.inspect(request, *inspection, &folder, cancel).await?
             }
             Task::NoScanner => result::no_scanner(),
         };

@@ -46,12 +46,13 @@ pub(crate) fn remember(
     write_json(&layout.result_of(key), &known)
 }
 
-/// Artifacts have a store of their own, which knows whether they are still there.
+/// Artifacts have a store of their own, which knows whether they are still there; what an inspection says depends on
+/// the day and on databases, so it is asked again.
 fn reusable(task: &Task) -> bool {
-    !matches!(task, Task::Image(_) | Task::NoScanner)
+    !matches!(task, Task::Image(_) | Task::Inspect(_) | Task::NoScanner)
 }
 
-fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

@@ -11,7 +11,7 @@ use super::mistake::{Extent, Mistakes, did_you_mean, listed, nearest};
 use super::yaml::{Key, Kind, Node, Value};
 use crate::id::NameError;
 use crate::units::{Factor, Percent, Rate, Size, Span, UnitError};
-use crate::{AppName, EnvironmentName, ServiceName, StepName};
+use crate::{AppName, Date, EnvironmentName, ServiceName, StepName};
 
 /// Wrappers that a file does not show.
 macro_rules! same_schema {
@@ -311,7 +311,7 @@ macro_rules! parsed {
     };
 }
 parsed!(AppName: false, EnvironmentName: false, ServiceName: false, StepName: false);
-parsed!(Span: true, Rate: true, Percent: true, Factor: true, Size: true);
+parsed!(Span: true, Rate: true, Percent: true, Factor: true, Size: true, Date: true);
 
 /// A type whose values are a few words.
 macro_rules! words {

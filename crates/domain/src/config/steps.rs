@@ -7,8 +7,9 @@ use super::file;
 use super::findings::Findings;
 use super::mistake::{Mistakes, did_you_mean, listed};
 use super::paths::checked;
-use super::project::{Build, Scan, Severity, Step};
+use super::project::{Build, Step};
 use super::reader::{At, Loose, Map};
+use super::scan;
 use crate::units::Span;
 use crate::{ServiceName, StepName};
 
@@ -20,9 +21,10 @@ const MOST_RETRIES: u32 = 10;
 /// Names of the Compose file's services, as far as they could be read.
 pub(super) type Names<'a> = &'a [String];
 
-/// The build pipeline with its defaults.
+/// The build pipeline with its defaults, which are others where images are built.
 pub(super) fn build(
     file: Option<&file::Build>,
+    images: bool,
     names: Names<'_>,
     found: &mut Findings<'_>,
 ) -> Build {
@@ -34,17 +36,11 @@ pub(super) fn build(
     let analyze = stage(file.and_then(|b| b.analyze.as_ref()), false);
     let test = stage(file.and_then(|b| b.test.as_ref()), false);
     let integrate = stage(file.and_then(|b| b.integrate.as_ref()), true);
-    let scan = match file.and_then(|b| b.scan.as_ref()) {
-        Some(file::Scan::Off) => Scan::Off,
-        Some(file::Scan::On(rules)) => {
-            let steps = stage(rules.steps.as_ref(), false);
-            for step in rules.steps.iter().flatten() {
-                needs_report(step, &mut found.launchway);
-            }
-            Scan::On { fail_on: rules.fail_on.unwrap_or(Severity::High), steps }
-        }
-        None => Scan::On { fail_on: Severity::High, steps: Vec::new() },
-    };
+    let scan = file.and_then(|b| b.scan.as_ref());
+    let scan = scan::scan(scan, images, found, |steps, found| {
+        let mut read = |step| self::step(step, false, names, &mut seen, found);
+        steps.iter().filter_map(&mut read).collect()
+    });
     let parallel = file.and_then(|b| b.parallel.as_ref());
     let parallel = between(parallel, 1, MOST_PARALLEL, "steps side by side", &mut found.launchway);
     Build { analyze, test, integrate, scan, parallel: parallel.unwrap_or(PARALLEL) }
@@ -176,16 +172,6 @@ fn inputs(
         paths.extend(checked(input, "the project", mistakes));
     }
     paths
-}
-
-fn needs_report(step: &file::Step, mistakes: &mut Mistakes<'_>) {
-    if step.sarif.is_none() && step.cyclonedx.is_none() {
-        mistakes.add(
-            step.name.extent,
-            format!("the scanner `{}` writes no report that could be read", step.name.value),
-            "add `sarif: <file>` or `cyclonedx: <file>`",
-        );
-    }
 }
 
 /// Variables for a process, with names it can have.

@@ -1,10 +1,12 @@
-//! Judges what was measured, and gives its reasons: load tests before a switch, the bake after it.
+//! Judges what was measured or found, and gives its reasons: scans of a release, load tests before a switch, the bake
+//! after it.
 //!
 //! Measurements are noisy, and a gate that cries wolf is switched off. So every judgement here knows three answers:
 //! good, bad, and "this was not measured", which is never taken for good.
 
 pub mod bake;
 pub mod performance;
+pub mod scan;
 
 use std::time::Duration;
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Project, Scan, Severity, Step};
+use crate::scan::Inspection;
 use crate::slot::ArtifactRef;
 use crate::{RunId, ServiceName, StepName};
 
@@ -63,6 +64,8 @@ pub enum Task {
     Integrate(Step),
     /// A scanner, whose findings are judged against `fail_on`.
     Scan { step: Step, fail_on: Severity },
+    /// Looks for something with a tool of the machine, by the rules of `build.scan`.
+    Inspect(Inspection),
     /// The scan stage has no scanner: the gate cannot answer.
     NoScanner,
 }
@@ -89,18 +92,18 @@ pub fn plan(project: &Project) -> Vec<PlannedStep> {
 }
 
 fn scan_steps(scan: &Scan) -> Vec<PlannedStep> {
-    let planned = |name: StepName, task| PlannedStep { stage: Stage::Scan, name, task };
-    match scan {
-        Scan::Off => Vec::new(),
-        Scan::On { steps, .. } if steps.is_empty() => StepName::new("scanner")
-            .map(|name| vec![planned(name, Task::NoScanner)])
-            .unwrap_or_default(),
-        Scan::On { fail_on, steps } => steps
-            .iter()
-            .map(|step| {
-                planned(step.name.clone(), Task::Scan { step: step.clone(), fail_on: *fail_on })
-            })
-            .collect(),
+    let Scan::On { fail_on, steps, rules } = scan else { return Vec::new() };
+    let planned = |name: &str, task| {
+        StepName::new(name).ok().map(|name| PlannedStep { stage: Stage::Scan, name, task })
+    };
+    let ours = rules.inspections().filter_map(|i| planned(i.step(), Task::Inspect(i)));
+    let theirs = steps.iter().filter_map(|step| {
+        planned(step.name.as_str(), Task::Scan { step: step.clone(), fail_on: *fail_on })
+    });
+    let all: Vec<PlannedStep> = ours.chain(theirs).collect();
+    match all.is_empty() {
+        true => planned("scanner", Task::NoScanner).into_iter().collect(),
+        false => all,
     }
 }
 
@@ -155,8 +158,14 @@ pub struct FindingSummary {
     pub medium: u32,
     pub high: u32,
     pub critical: u32,
+    /// Beside the others: those that somebody has decided to live with.
+    #[serde(default)]
+    pub ignored: u32,
     /// `file:line: rule: message`, worst first, at most 50.
     pub worst: Vec<String>,
+    /// What else there is to know: what was ignored and why, at most 100.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 impl FindingSummary {

@@ -151,17 +151,26 @@ fn steps(steps: &[Step]) -> String {
 }
 
 fn scan(build: &Build) -> String {
-    match &build.scan {
-        Scan::Off => "off, as the file says".into(),
-        Scan::On { steps, .. } if steps.is_empty() => {
-            "refuses every release: no scanner is configured (add `scan.steps`, or write `scan: off`)".into()
+    let Scan::On { fail_on, steps, rules } = &build.scan else {
+        return "off, as the file says".into();
+    };
+    let ours: Vec<&str> = rules.inspections().map(|inspection| inspection.step()).collect();
+    let looks = match (ours.is_empty(), steps.is_empty()) {
+        (true, true) => {
+            return "refuses every release: no scanner is configured (add `scan.steps`, or write `scan: off`)"
+                .into();
         }
-        Scan::On { fail_on, steps } => {
-            let worse = if *fail_on == Severity::Critical { "" } else { " or worse" };
-            let level = format!("{fail_on:?}").to_lowercase();
-            format!("{}; refuses on findings that are {level}{worse}", self::steps(steps))
-        }
-    }
+        (true, false) => self::steps(steps),
+        (false, true) => ours.join(", "),
+        (false, false) => format!("{}, {}", ours.join(", "), self::steps(steps)),
+    };
+    let worse = if *fail_on == Severity::Critical { "" } else { " or worse" };
+    let fixable = if rules.fixable_only {
+        ", vulnerabilities only where a fixed version is known"
+    } else {
+        ""
+    };
+    format!("{looks}; refuses on findings that are {}{worse}{fixable}", fail_on.as_str())
 }
 
 fn environment(page: &mut Page, project: &Project, environment: &Environment) {
