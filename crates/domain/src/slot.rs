@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::container::Container;
+use crate::units::Size;
 use crate::{AppName, Digest, EnvironmentName, ReleaseId, ServiceName, Timestamp};
 
 /// One of the two sets of replicas of an environment.
@@ -199,6 +200,10 @@ pub enum Exit {
     Signal(i32),
     /// The time limit ran out and the process group was killed.
     TimedOut,
+    /// The kernel killed it for using more memory than its container may; the limit in bytes, where there is one.
+    OutOfMemory {
+        limit: Option<u64>,
+    },
     /// The owner of the process died too, so nobody saw the status.
     Unknown,
 }
@@ -216,6 +221,10 @@ impl std::fmt::Display for Exit {
             Self::Code(code) => write!(f, "exit status {code}"),
             Self::Signal(signal) => write!(f, "killed by signal {signal}"),
             Self::TimedOut => f.write_str("stopped at its time limit"),
+            Self::OutOfMemory { limit: Some(limit) } => {
+                write!(f, "killed for lack of memory (limit {})", Size(*limit))
+            }
+            Self::OutOfMemory { limit: None } => f.write_str("killed for lack of memory"),
             Self::Unknown => f.write_str("ended unseen, its supervisor was killed"),
         }
     }

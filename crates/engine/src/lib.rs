@@ -18,6 +18,7 @@
 pub mod docker;
 pub mod fake;
 mod lock;
+mod probe;
 mod proc;
 pub mod process;
 pub mod shim;

@@ -25,7 +25,7 @@ pub(super) struct BackingRecord {
 
 /// What kind of server an image is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Postgres,
     Redis,
 }
@@ -142,7 +142,7 @@ impl ProcessEngine {
 }
 
 /// Which server an image stands for.
-pub(super) fn kind(image: &str) -> Result<Kind, String> {
+pub(crate) fn kind(image: &str) -> Result<Kind, String> {
     match name_and_tag(image).0 {
         "postgres" => Ok(Kind::Postgres),
         "redis" => Ok(Kind::Redis),

@@ -109,7 +109,7 @@ fn name(unit: &Unit) -> String {
 }
 
 /// The id itself where it can be a file's name, else one that no other id has.
-fn file_name(id: &str) -> String {
+pub(crate) fn file_name(id: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
     if (1..=100).contains(&id.len()) && id.bytes().all(plain) && !id.starts_with('.') {
         return id.to_owned();

@@ -15,22 +15,21 @@
 //! Nothing that matters is in memory: a new `ProcessEngine` looks at the folder and at `/proc` and
 //! goes on where the last one was killed.
 
-mod backing;
+pub(crate) mod backing;
 mod clock;
 mod config;
 mod exec;
 mod jobs;
 mod keeper;
-mod layout;
+pub(crate) mod layout;
 mod observe;
 mod owner;
-mod ports;
-mod postgres;
-mod probe;
-mod redis;
+pub(crate) mod ports;
+pub(crate) mod postgres;
+pub(crate) mod redis;
 mod slots;
 mod supervise;
-mod tail;
+pub(crate) mod tail;
 mod units;
 mod usage;
 

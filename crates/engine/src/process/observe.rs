@@ -18,8 +18,9 @@ use tokio::task::JoinSet;
 
 use super::backing::BackingRecord;
 use super::keeper::blocking;
-use super::{ProcessEngine, clock, owner, ports, probe, slots, tail};
+use super::{ProcessEngine, clock, owner, ports, slots, tail};
 use crate::EngineError;
+use crate::probe;
 use crate::proc::ProcessRef;
 use crate::unit::{Phase, Unit, UnitStatus, read_json};
 

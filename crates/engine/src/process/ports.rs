@@ -20,8 +20,8 @@ const LOWEST: u16 = 10_000;
 
 /// A port that nobody else on this machine is given.
 #[derive(Debug)]
-pub(super) struct Reservation {
-    pub(super) port: u16,
+pub(crate) struct Reservation {
+    pub(crate) port: u16,
     holder: OwnedFd,
 }
 
@@ -32,7 +32,7 @@ pub fn lasting_port() -> io::Result<u16> {
 
 impl Reservation {
     /// `preferred` if it is free, else any.
-    pub(super) fn make(preferred: Option<u16>) -> io::Result<Self> {
+    pub(crate) fn make(preferred: Option<u16>) -> io::Result<Self> {
         if let Some(kept) = preferred.and_then(Self::of) {
             return Ok(kept);
         }

@@ -318,7 +318,7 @@ async fn version_of(folder: &Path) -> Option<u32> {
 
 /// What `pg_isready` does: a first message, and whether the server wants to go on with it
 /// (Frontend/Backend Protocol, section 55.7).
-pub(super) async fn ping(address: SocketAddr, spec: &BackingSpec) -> Result<(), String> {
+pub(crate) async fn ping(address: SocketAddr, spec: &BackingSpec) -> Result<(), String> {
     let text = |error: std::io::Error| format!("{address}: {error}");
     let access = Access::of(spec)?;
     let mut stream = TcpStream::connect(address).await.map_err(text)?;

@@ -30,7 +30,7 @@ impl ProcessEngine {
 }
 
 /// `PING`; a server that wants a password is there too.
-pub(super) async fn ping(address: SocketAddr) -> Result<(), String> {
+pub(crate) async fn ping(address: SocketAddr) -> Result<(), String> {
     let text = |error: std::io::Error| format!("{address}: {error}");
     let mut stream = TcpStream::connect(address).await.map_err(text)?;
     stream.write_all(b"PING\r\n").await.map_err(text)?;

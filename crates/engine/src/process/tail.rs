@@ -8,7 +8,7 @@ use crate::shim::numbered_log;
 use crate::unit::Unit;
 
 /// What a failure report keeps.
-pub(super) const REPORT: usize = 200;
+pub(crate) const REPORT: usize = 200;
 
 const BLOCK: u64 = 64 << 10;
 /// More than this is not read, however many lines are asked for.
@@ -22,7 +22,7 @@ pub(super) fn tail(unit: &Unit, lines: usize) -> Vec<String> {
 }
 
 /// The last lines of one file, oldest first.
-pub(super) fn of_file(path: PathBuf, lines: usize) -> Vec<String> {
+pub(crate) fn of_file(path: PathBuf, lines: usize) -> Vec<String> {
     read(std::iter::once(path), lines)
 }
 

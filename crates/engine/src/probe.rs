@@ -11,11 +11,11 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use super::clock;
+use crate::process::now;
 
 /// Asks once.
-pub(super) async fn probe(address: SocketAddr, check: &HealthCheck) -> ProbeRecord {
-    let at = clock::now();
+pub(crate) async fn probe(address: SocketAddr, check: &HealthCheck) -> ProbeRecord {
+    let at = now();
     let (request, asked) = match &check.probe {
         Probe::Http(path) => {
             (format!("GET http://{address}{path}"), within(check.timeout, get(address, path)).await)
