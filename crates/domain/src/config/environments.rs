@@ -16,7 +16,6 @@ use super::project::{
 use super::reader::{At, Map};
 use super::services::MOST_REPLICAS;
 use super::steps::{Names, between, e2e, no_service, positive, variables};
-use super::interpolation::{InterpolationError, Template};
 use super::tls;
 use super::yaml::Key;
 use crate::route::{close_spread, covers};
@@ -53,7 +52,6 @@ pub(super) fn environments(
     for (key, environment) in map.value.iter() {
         read.extend(self::environment(key, environment, around, found));
     }
-    values(&read, around, found);
     hosts::distinct(&map.value, &read, &mut found.launchway);
     afters(&map.value, &mut found.launchway);
     in_order(read)
@@ -314,49 +312,6 @@ fn given(file: &file::Environment, around: &Around<'_>, mistakes: &mut Mistakes<
             }
         }
     }
-}
-
-/// Every variable of the Compose file has a value in every environment, or a default.
-fn values(environments: &[Environment], around: &Around<'_>, found: &mut Findings<'_>) {
-    let variables = around.compose.iter().flat_map(|(_, service)| &service.environment);
-    for (_, value) in variables.flat_map(|variables| &variables.0) {
-        let Ok(template) = Template::parse(&value.value) else { continue };
-        let mut blank: BTreeMap<String, Vec<&str>> = BTreeMap::new();
-        let mut required: BTreeMap<(String, String), Vec<&str>> = BTreeMap::new();
-        for environment in environments {
-            let name = environment.name.as_str();
-            let lookup = |variable: &str| value_of(variable, environment, around);
-            let mut unset = |variable: &str| blank.entry(variable.into()).or_default().push(name);
-            if let Err(InterpolationError::Required { name: variable, message }) =
-                template.resolve(&lookup, &mut unset)
-            {
-                required.entry((variable, message)).or_default().push(name);
-            }
-        }
-        for (name, missing) in blank {
-            let extent = found.compose.within(value.extent, &format!("${{{name}"));
-            let note =
-                format!("`{name}` has no value in {} and becomes empty text", listed(missing));
-            found.note_compose(extent, note);
-        }
-        for ((name, message), missing) in required {
-            let extent = found.compose.within(value.extent, &format!("${{{name}"));
-            found.compose.add(
-                extent,
-                format!("`{name}` has no value in {}: {message}", listed(missing)),
-                format!("add `variables: {{ {name}: ... }}` to the environment in launchway.yaml"),
-            );
-        }
-    }
-}
-
-/// The value of a variable; for the address of a service, which is not known yet, anything.
-fn value_of(variable: &str, environment: &Environment, around: &Around<'_>) -> Option<String> {
-    let address = |service: &ServiceName| {
-        variable == host_variable(service) || variable == port_variable(service)
-    };
-    let given = around.services.keys().any(address).then(|| "0".to_owned());
-    environment.variables.get(variable).cloned().or(given)
 }
 
 /// Every `after` names another environment, and following them ends.

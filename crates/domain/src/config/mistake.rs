@@ -56,6 +56,21 @@ impl<'a> Mistakes<'a> {
         Self { source, found: Vec::new() }
     }
 
+    /// The file.
+    pub fn source(&self) -> Source<'a> {
+        self.source
+    }
+
+    /// Takes the mistakes of another reading of the same file, but those within `broken`, and none twice.
+    pub fn absorb(&mut self, other: Mistakes<'_>, broken: &[Extent]) {
+        for mistake in other.found {
+            let known = broken.iter().any(|e| (e.start..=e.end).contains(&mistake.offset));
+            if !known && !self.found.contains(&mistake) && self.found.len() < MOST {
+                self.found.push(mistake);
+            }
+        }
+    }
+
     /// Notes a mistake at `extent`.
     pub fn add(&mut self, extent: Extent, message: impl Into<String>, help: impl Into<String>) {
         if self.found.len() < MOST {

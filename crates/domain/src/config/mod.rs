@@ -11,6 +11,7 @@ mod composition;
 mod env_file;
 mod environments;
 mod file;
+mod filling;
 mod findings;
 mod hosts;
 mod interpolation;
@@ -19,16 +20,16 @@ mod outline;
 mod paths;
 mod project;
 mod reader;
+mod routes;
 mod scan;
 mod schema;
 mod services;
+mod settings;
 mod steps;
 mod template;
 mod tls;
 mod tree;
 mod yaml;
-
-use std::collections::BTreeMap;
 
 pub use composition::{
     ComposedService, Composition, Condition, Dependency, ImageBuild, Network, Volume,
@@ -42,12 +43,12 @@ pub use project::*;
 pub use schema::schema;
 pub use template::{ContainerError, ContainerTemplate};
 
-use crate::{AppName, ServiceName};
+use crate::AppName;
 use environments::Around;
 use findings::Findings;
-use mistake::{Extent, Mistakes, listed};
-use reader::{At, FromNode, Map};
-use steps::{Names, no_service};
+use mistake::{Extent, Mistakes};
+use reader::FromNode;
+use settings::Setting;
 
 /// The project that the two files describe, or every mistake in them.
 pub fn read(launchway: Source<'_>, compose: Source<'_>) -> Result<Project, Vec<Mistake>> {
@@ -60,7 +61,7 @@ pub fn inspect(launchway: Source<'_>, compose: Source<'_>) -> Result<Reading, Ve
     let start = "begin with `app: <name>`, or let `launchway init` write a first one";
     let file: Option<file::Launchway> = document(launchway, start, &mut found.launchway);
     let start = "begin with `services:`, or correct the path of the Compose file";
-    let compose: Option<compose::Compose> = document(compose, start, &mut found.compose);
+    let compose = root(compose, start, &mut found.compose);
     let project = match (&file, &compose) {
         (Some(file), Some(compose)) => project(file, compose, &mut found),
         _ => None,
@@ -73,6 +74,11 @@ fn document<T: FromNode>(
     start: &str,
     mistakes: &mut Mistakes<'_>,
 ) -> Option<T> {
+    T::read(&root(source, start, mistakes)?, mistakes)
+}
+
+/// The mapping that a file is.
+fn root(source: Source<'_>, start: &str, mistakes: &mut Mistakes<'_>) -> Option<yaml::Node> {
     let root = yaml::parse(source, mistakes)?;
     if root.value == yaml::Value::Null {
         mistakes.add(Extent::default(), "the file is empty", start);
@@ -86,14 +92,18 @@ fn document<T: FromNode>(
         );
         return None;
     }
-    T::read(&root, mistakes)
+    Some(root)
 }
 
 fn project(
     file: &file::Launchway,
-    compose: &compose::Compose,
+    root: &yaml::Node,
     found: &mut Findings<'_>,
 ) -> Option<Project> {
+    let names = service_names(root);
+    let settings = Setting::for_containers(Setting::all(file, &names), &names);
+    let compose = filling::read(root, &settings, found)?;
+    settings::values(root, &Setting::all(file, &names), found);
     if let Some(version) = &compose.version {
         found.note_compose(
             version.title,
@@ -101,11 +111,14 @@ fn project(
         );
     }
     let theirs = &compose.services.0.as_ref()?.value;
-    let names: Vec<String> = theirs.names().map(str::to_owned).collect();
     let engines = services::Engines::of(file);
-    let services = services::services(file.services.as_ref(), theirs, &engines, &names, found);
-    let routes =
-        file.routes.0.as_ref().map(|map| routes(map, theirs, &names, &mut found.launchway));
+    let files = compose.files(&mut found.compose);
+    let written = services::Written { root, files: &files };
+    let services =
+        services::services(file.services.as_ref(), theirs, &written, &engines, &names, found);
+    let routes = file.routes.0.as_ref().map(|map| {
+        routes::routes(map, theirs, &names, &mut found.launchway)
+    });
     let routes = routes.unwrap_or_default();
     let images = !engines.docker.is_empty();
     let build = steps::build(file.build.as_ref(), images, &names, found);
@@ -130,76 +143,12 @@ fn project(
     })
 }
 
-fn routes(
-    map: &At<Map<file::Route>>,
-    services: &Map<compose::Service>,
-    names: Names<'_>,
-    mistakes: &mut Mistakes<'_>,
-) -> BTreeMap<String, Target> {
-    if map.value.0.is_empty() {
-        let help = "add one, like `routes: { /: frontend }`";
-        mistakes.add(map.title, "no path is routed, so nothing would answer", help);
+/// The keys of `services`, even of those that cannot be read.
+fn service_names(root: &yaml::Node) -> Vec<String> {
+    match filling::child(root, "services").map(|node| &node.value) {
+        Some(yaml::Value::Map(entries)) => entries.iter().map(|(key, _)| key.text.clone()).collect(),
+        _ => Vec::new(),
     }
-    let mut routes = BTreeMap::new();
-    for (key, route) in map.value.iter() {
-        let service = route.service();
-        if let Err((message, help)) = prefix(&key.text) {
-            mistakes.add(key.extent, message, help);
-        }
-        if let Err((message, help)) = target(&service.value, services, names) {
-            mistakes.add(service.extent, message, help);
-        }
-        if let Ok(service) = ServiceName::new(service.value.as_str()) {
-            let target = Target { service, max_body: route.max_body() };
-            routes.insert(key.text.clone(), target);
-        }
-    }
-    routes
-}
-
-/// What is wrong and the way out.
-type Wrong = (String, String);
-
-fn prefix(text: &str) -> Result<(), Wrong> {
-    let wrong = |message: String, help: String| Err((message, help));
-    let Some(rest) = text.strip_prefix('/') else {
-        return wrong(
-            format!("the route `{text}` does not begin with `/`"),
-            format!("write `/{text}`"),
-        );
-    };
-    if text.len() > 1 && text.ends_with('/') {
-        let plain = text.trim_end_matches('/');
-        let plain = if plain.is_empty() { "/" } else { plain };
-        let help = format!("write `{plain}`: it covers everything below it too");
-        return wrong(format!("the route `{text}` ends with `/`"), help);
-    }
-    let odd = |c: char| c.is_whitespace() || c.is_control() || "*?#\\".contains(c);
-    if text.contains(odd)
-        || rest.split('/').any(|part| part == "." || part == "..")
-        || text.contains("//")
-    {
-        let help = "write a plain prefix, like `/api`; it covers whole path segments";
-        return wrong(format!("`{text}` is not a path prefix"), help.into());
-    }
-    Ok(())
-}
-
-fn target(name: &str, services: &Map<compose::Service>, names: Names<'_>) -> Result<(), Wrong> {
-    if !services.has(name) {
-        return Err((format!("there is no service `{name}` to route to"), no_service(name, names)));
-    }
-    let built = |service: &compose::Service| service.build.is_some();
-    if services.get(name).is_some_and(|service| !built(service) && service.image.is_some()) {
-        let ours: Vec<&str> =
-            services.iter().filter(|(_, s)| built(s)).map(|(key, _)| key.text.as_str()).collect();
-        let help = format!("route to a service with `build`: {}", listed(ours));
-        return Err((
-            format!("`{name}` is a backing service, requests cannot be routed to it"),
-            help,
-        ));
-    }
-    Ok(())
 }
 
 /// Names that Compose looks for, in its order.

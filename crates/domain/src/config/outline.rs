@@ -4,7 +4,7 @@ use super::compose::{Compose, Service};
 use super::document;
 use super::mistake::{Mistake, Mistakes, Source};
 use super::paths::inside;
-use super::yaml::{Node, Value};
+use crate::container::Healthcheck;
 
 /// One service as Compose says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,42 +46,17 @@ fn outlined(name: &str, service: &Service) -> OutlinedService {
             .ports
             .iter()
             .flat_map(|ports| &ports.value)
-            .filter_map(|p| port(&p.0))
+            .flat_map(|ports| ports.0.iter().map(|port| port.target))
             .collect(),
         health: service.healthcheck.as_ref().and_then(|check| asked_path(&check.value.0)),
     }
 }
 
-/// The container's side of a published port: `8080:80`, `127.0.0.1:8080:80/tcp`, `{ target: 80 }`.
-fn port(node: &Node) -> Option<u16> {
-    match &node.value {
-        Value::Scalar { text, .. } => text.split('/').next()?.rsplit(':').next()?.parse().ok(),
-        Value::Map(entries) => {
-            let (_, target) = entries.iter().find(|(key, _)| key.text == "target")?;
-            port(target)
-        }
-        _ => None,
-    }
-}
-
 /// The path in the first URL of a health check's command.
-fn asked_path(check: &Node) -> Option<String> {
-    let Value::Map(entries) = &check.value else { return None };
-    let (_, test) = entries.iter().find(|(key, _)| key.text == "test")?;
-    let command = match &test.value {
-        Value::Scalar { text, .. } => text.clone(),
-        Value::List(items) => items.iter().filter_map(text).collect::<Vec<_>>().join(" "),
-        _ => return None,
-    };
+fn asked_path(check: &Healthcheck) -> Option<String> {
+    let command = check.test.join(" ");
     let (_, url) = command.split_once("http://")?;
     let path = &url[url.find('/')?..];
     let end = path.find(|c: char| c.is_whitespace() || "'\")|;".contains(c)).unwrap_or(path.len());
     Some(path[..end].to_owned())
-}
-
-fn text(node: &Node) -> Option<String> {
-    match &node.value {
-        Value::Scalar { text, .. } => Some(text.clone()),
-        _ => None,
-    }
 }

@@ -44,6 +44,17 @@ impl Project {
         self.environments.iter().find(|e| e.name == *name)
     }
 
+    /// Whether an environment of it runs on this engine.
+    pub fn runs_on(&self, engine: EngineKind) -> bool {
+        self.environments.iter().any(|environment| environment.engine == engine)
+    }
+
+    /// What throwaway environments run on: the engine of the environment that the road ends in, so that what is
+    /// tested is what will be live there.
+    pub fn tested_on(&self) -> EngineKind {
+        self.environments.last().map_or(EngineKind::Process, |environment| environment.engine)
+    }
+
     /// The services that are built here and go blue-green.
     pub fn built(&self) -> impl Iterator<Item = (&ServiceName, &Service, &Built)> {
         self.services.iter().filter_map(|(name, service)| match &service.kind {

@@ -448,7 +448,7 @@ macro_rules! foreign_mapping {
     ) => {
         $(#[doc = $doc])*
         #[derive(Debug, Clone, PartialEq)]
-        pub(super) struct $name {
+        pub(in crate::config) struct $name {
             $( $(#[doc = $field_doc])* pub $field: $type, )*
         }
         $crate::config::reader::read_mapping!($name, $what { $($key $field: $type,)* } $($rest)*);

@@ -4,19 +4,21 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::composition::Condition;
 use super::compose;
 use super::file;
 use super::findings::Findings;
-use super::interpolation::{InterpolationError, Template};
+use super::filling::{child, of_container, only};
+use super::interpolation::Template;
 use super::mistake::{Extent, Mistakes, listed, nearest};
 use super::paths::checked;
 use super::project::{
-    BackingKind, BuildOptions, Built, EngineKind, Native, Service, ServiceKind, variable_prefix,
+    BackingKind, BuildOptions, Built, EngineKind, EnvFile, Native, Service, ServiceKind, variable_prefix,
 };
 use super::reader::{At, Map, Need};
 use super::steps::{Names, between, is_variable, no_service, positive};
 use super::template::ContainerTemplate;
-use super::yaml::Key;
+use super::yaml::{Key, Node};
 use crate::ServiceName;
 use crate::slot::{HealthCheck, Launch, Probe};
 
@@ -53,10 +55,17 @@ impl<'a> Engines<'a> {
     }
 }
 
+/// The Compose file as it is written, and its secrets and configs.
+pub(super) struct Written<'a> {
+    pub root: &'a Node,
+    pub files: &'a compose::Files,
+}
+
 /// Every service of the Compose file that could be read.
 pub(super) fn services(
     ours: Option<&Need<Map<file::Service>>>,
     theirs: &Map<compose::Service>,
+    written: &Written<'_>,
     engines: &Engines<'_>,
     names: Names<'_>,
     found: &mut Findings<'_>,
@@ -71,7 +80,7 @@ pub(super) fn services(
     }
     let mut services = BTreeMap::new();
     for (key, service) in theirs.iter() {
-        let ours = Ours { map: ours, unreadable, key, engines, names };
+        let ours = Ours { map: ours, unreadable, key, written, engines, names };
         let read = self::service(key, service, &ours, names, found);
         services.extend(read);
     }
@@ -86,6 +95,7 @@ struct Ours<'a> {
     /// `services` is there, and is no mapping.
     unreadable: bool,
     key: &'a Key,
+    written: &'a Written<'a>,
     engines: &'a Engines<'a>,
     names: Names<'a>,
 }
@@ -128,7 +138,7 @@ fn service(
     };
     let env = environment(service, &mut found.compose);
     let depends_on = depends_on(service, names, &mut found.compose);
-    let template = ContainerTemplate::default();
+    let template = template(key, service, ours, &mut found.launchway);
     let kind = match (&service.build, &service.image) {
         (Some(build), _) => ServiceKind::Built(Box::new(built(key, service, build, ours, found)?)),
         (None, Some(image)) => backing(key, service, image, ours, found)?,
@@ -140,8 +150,11 @@ fn service(
             return None;
         }
     };
-    Some((name, Service { kind, env, env_files: Vec::new(), depends_on, template }))
+    Some((name, Service { kind, env, env_files: env_files(service, &mut found.compose), depends_on, template }))
 }
+
+const FROM_SHELL: &str = "write `NAME=value`, or `NAME=${NAME}` with a value in `variables` of launchway.yaml; \
+     nothing is taken from the shell";
 
 fn environment(
     service: &compose::Service,
@@ -157,11 +170,15 @@ fn environment(
                 "use letters, digits and `_`, beginning with a letter or `_`",
             );
         }
-        if let Err(error) = Template::parse(&value.value) {
+        let Some(text) = &value.value else {
+            mistakes.add(value.title, format!("`{}` has no value", key.text), FROM_SHELL);
+            continue;
+        };
+        if let Err(error) = Template::parse(text) {
             let extent = mistakes.within(value.extent, error.needle());
             mistakes.add(extent, error.to_string(), error.help());
         }
-        env.insert(key.text.clone(), value.value.clone());
+        env.insert(key.text.clone(), text.clone());
     }
     env
 }
@@ -172,7 +189,15 @@ fn depends_on(
     mistakes: &mut Mistakes<'_>,
 ) -> Vec<ServiceName> {
     let mut all = Vec::new();
-    for name in service.depends_on.iter().flat_map(|depends| &depends.0) {
+    for on in service.depends_on.iter().flat_map(|depends| &depends.0) {
+        let name = &on.name;
+        if on.dependency.condition == Condition::ServiceCompletedSuccessfully {
+            mistakes.add(
+                on.condition,
+                "`service_completed_successfully` is not supported in environments",
+                "run work before the switch with `migrate` in launchway.yaml",
+            );
+        }
         if !names.contains(&name.value) {
             let message = format!("there is no service `{}`", name.value);
             mistakes.add(name.extent, message, no_service(&name.value, names));
@@ -208,7 +233,7 @@ fn backing(
             found.note_compose(part.title, note);
         }
     }
-    let image_text = plain(image, &mut found.compose)?;
+    let image_text = image.value.clone();
     if BackingKind::of(&image_text).is_none() && !ours.engines.process.is_empty() {
         found.compose.add(
             image.extent,
@@ -223,27 +248,6 @@ fn backing(
     Some(ServiceKind::Backing { image: image_text })
 }
 
-/// A value that cannot differ between environments: variables in it need defaults.
-fn plain(text: &At<String>, mistakes: &mut Mistakes<'_>) -> Option<String> {
-    let mut blank = None;
-    let resolved = Template::parse(&text.value).and_then(|template| {
-        template.resolve(&|_| None, &mut |name| blank = Some(name.to_owned()))
-    });
-    match (resolved, blank) {
-        (Ok(resolved), None) => return Some(resolved),
-        (Ok(_), Some(name)) | (Err(InterpolationError::Required { name, .. }), _) => mistakes.add(
-            text.extent,
-            format!("`{name}` has no value here, where all environments must agree"),
-            format!("give it a default, like `${{{name}:-...}}`, or write the value"),
-        ),
-        (Err(error), _) => {
-            let extent = mistakes.within(text.extent, error.needle());
-            mistakes.add(extent, error.to_string(), error.help());
-        }
-    }
-    None
-}
-
 fn built(
     key: &Key,
     service: &compose::Service,
@@ -255,7 +259,8 @@ fn built(
     let dockerfile = build.value.dockerfile.as_ref();
     let dockerfile = dockerfile.and_then(|d| checked(d, "the build context", &mut found.compose));
     let theirs = service.deploy.as_ref().and_then(|deploy| deploy.replicas.as_ref());
-    let theirs = between(theirs, 1, MOST_REPLICAS, "replicas", &mut found.compose);
+    let theirs = theirs.map(|at| At { value: at.value.0, extent: at.extent, title: at.title });
+    let theirs = between(theirs.as_ref(), 1, MOST_REPLICAS, "replicas", &mut found.compose);
     notes(key, service, ours, found);
     if ours.is_broken() {
         return None;
@@ -281,11 +286,55 @@ fn built(
         dockerfile: dockerfile.unwrap_or_else(|| "Dockerfile".into()),
         health: health_check(health, &mut found.launchway),
         migrate: said.and_then(|service| Some(service.migrate.as_ref()?.value.clone())),
-        options: BuildOptions::default(),
+        options: options(&build.value, ours, found),
         native,
         replicas: replicas.or(theirs).unwrap_or(1),
         stop_grace: service.stop_grace_period.as_ref().map_or(STOP_GRACE, |grace| grace.value.0),
     })
+}
+
+/// An argument of a build is the same for everybody, so nothing of it comes from a shell.
+fn options(
+    build: &compose::Build,
+    ours: &Ours<'_>,
+    found: &mut Findings<'_>,
+) -> BuildOptions {
+    for (name, extent) in build.unset_args() {
+        let help = format!("write `{name}=value`: nothing is taken from the shell");
+        found.compose.add(extent, format!("the argument `{name}` has no value"), help);
+    }
+    build.options(ours.written.files, &|_| None, &mut found.compose)
+}
+
+/// What is kept with a release of how the container runs.
+fn template(
+    key: &Key,
+    service: &compose::Service,
+    ours: &Ours<'_>,
+    mistakes: &mut Mistakes<'_>,
+) -> ContainerTemplate {
+    let port = ours.get().and_then(|service| service.port.as_ref());
+    let port = between(port, 1, 65_535, "as a port", mistakes);
+    let written = child(ours.written.root, "services").and_then(|all| child(all, &key.text));
+    let Some(written) = written else { return ContainerTemplate::default() };
+    let used = |given: &Option<At<Vec<compose::Given>>>, part: &str| {
+        let names: Vec<&str> =
+            given.iter().flat_map(|at| &at.value).map(|g| g.source.value.as_str()).collect();
+        let defined = child(ours.written.root, part).filter(|_| !names.is_empty());
+        defined.map(|defined| only(defined, &names))
+    };
+    let (secrets, configs) = (used(&service.secrets, "secrets"), used(&service.configs, "configs"));
+    let port = port.and_then(|port| u16::try_from(port).ok());
+    ContainerTemplate::new(&of_container(written), secrets.as_ref(), configs.as_ref(), port)
+}
+
+fn env_files(service: &compose::Service, mistakes: &mut Mistakes<'_>) -> Vec<EnvFile> {
+    let files = service.env_file.iter().flat_map(|files| &files.0);
+    let read = |file: &compose::VariableFile| {
+        let path = checked(&file.path, "the project", mistakes)?;
+        Some(EnvFile { path, required: file.required, raw: file.raw })
+    };
+    files.filter_map(read).collect()
 }
 
 fn context(build: &At<compose::Build>, found: &mut Findings<'_>) -> Option<String> {
@@ -295,8 +344,7 @@ fn context(build: &At<compose::Build>, found: &mut Findings<'_>) -> Option<Strin
         found.compose.add(context.extent, "a remote build context is not supported", help);
         return None;
     }
-    let plain = plain(context, &mut found.compose)?;
-    let path = checked(&At { value: plain, ..context.clone() }, "the project", &mut found.compose)?;
+    let path = checked(context, "the project", &mut found.compose)?;
     found.expect_compose_folder(&path, context.extent);
     Some(path)
 }
@@ -400,21 +448,26 @@ fn health_check(health: Option<&At<file::Health>>, mistakes: &mut Mistakes<'_>) 
     check
 }
 
+/// Where a part stands, if it does.
+fn title<T>(part: &Option<At<T>>) -> Option<Extent> {
+    part.as_ref().map(|part| part.title)
+}
+
 /// What of a container is not there on the process engine.
 fn notes(key: &Key, service: &compose::Service, ours: &Ours<'_>, found: &mut Findings<'_>) {
     let replaced = [
-        ("command", &service.command),
-        ("entrypoint", &service.entrypoint),
-        ("working_dir", &service.working_dir),
-        ("user", &service.user),
+        ("command", title(&service.command)),
+        ("entrypoint", title(&service.entrypoint)),
+        ("working_dir", title(&service.working_dir)),
+        ("user", title(&service.user)),
     ];
-    for (what, part) in replaced {
-        if let Some(part) = part {
+    for (what, place) in replaced {
+        if let Some(place) = place {
             let note = format!(
                 "`{what}` of `{}` is for containers; the process engine runs `native` instead",
                 key.text
             );
-            found.note_compose(part.title, note);
+            found.note_compose(place, note);
         }
     }
     if let Some(volumes) = &service.volumes {
@@ -460,7 +513,7 @@ fn prefixes(services: &Map<compose::Service>, mistakes: &mut Mistakes<'_>) {
 fn circles(services: &Map<compose::Service>, mistakes: &mut Mistakes<'_>) {
     let next = |name: &str| -> Vec<&str> {
         let depends = services.get(name).and_then(|service| service.depends_on.as_ref());
-        depends.iter().flat_map(|depends| &depends.0).map(|at| at.value.as_str()).collect()
+        depends.iter().flat_map(|depends| &depends.0).map(|on| on.name.value.as_str()).collect()
     };
     for (key, service) in services.iter() {
         let mut reached = vec![key.text.as_str()];
@@ -474,7 +527,7 @@ fn circles(services: &Map<compose::Service>, mistakes: &mut Mistakes<'_>) {
                         "`{}` waits for itself: `depends_on` goes round in a circle",
                         key.text
                     );
-                    mistakes.add(first.extent, message, "remove one of the entries of the circle");
+                    mistakes.add(first.name.extent, message, "remove one of the entries of the circle");
                     return;
                 }
                 if !reached.contains(&name) {

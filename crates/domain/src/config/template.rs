@@ -7,7 +7,7 @@ use super::compose;
 use super::env_file::Lookup;
 use super::mistake::{Extent, Mistakes, Source};
 use super::reader::FromNode;
-use super::tree::{self, Blank};
+use super::tree::{self, Unfilled};
 use super::yaml::{Key, Node, Value};
 use crate::container::Container;
 
@@ -53,7 +53,11 @@ impl ContainerTemplate {
         let mut mistakes = Mistakes::new(Source { path: "the Compose file", text: "" });
         let part = |name: &str, mistakes: &mut Mistakes<'_>| {
             let node = tree::from_json(self.0.get(name).unwrap_or(&Json::Null));
-            tree::interpolated(&node, lookup, &mut Blank::Empty, mistakes)
+            tree::filled(&node, lookup, &mut |unfilled, extent| {
+                if let Unfilled::Error(error) = unfilled {
+                    mistakes.add(extent, error.to_string(), error.help());
+                }
+            })
         };
         let (secrets, configs) = (part(SECRETS, &mut mistakes), part(CONFIGS, &mut mistakes));
         let mut service = part(SERVICE, &mut mistakes);

@@ -2,98 +2,70 @@
 
 use serde_json::Value as Json;
 
+use super::compose::{mode_of, text_of};
 use super::env_file::Lookup;
 use super::interpolation::{InterpolationError, Template};
-use super::mistake::{Extent, Mistakes};
+use super::mistake::Extent;
 use super::yaml::{Key, Kind, Node, Value};
 
-/// What a variable without a value and without a way around becomes.
-pub(super) enum Blank<'a> {
-    /// Empty text, as in Compose.
-    Empty,
-    /// Empty text, and somebody is told its name and where it stands.
-    Told(&'a mut dyn FnMut(&str, Extent)),
-    /// A mistake: the value must be the same in all environments.
-    Mistake,
+/// Something about the variables of one text.
+pub(super) enum Unfilled<'a> {
+    /// A variable without a value and without a way around: it became empty text.
+    Blank(&'a str),
+    /// The text has no value at all, and stays as it is written.
+    Error(&'a InterpolationError),
 }
 
+/// Takes what there is to say about the text at this place.
+pub(super) type Told<'a> = &'a mut dyn FnMut(Unfilled<'_>, Extent);
+
 /// The tree with the values of variables in all of its texts; keys are never interpolated.
-pub(super) fn interpolated(
-    node: &Node,
-    lookup: Lookup<'_>,
-    blank: &mut Blank<'_>,
-    mistakes: &mut Mistakes<'_>,
-) -> Node {
+pub(super) fn filled(node: &Node, lookup: Lookup<'_>, told: Told<'_>) -> Node {
     let value = match &node.value {
         Value::Null => Value::Null,
         Value::Scalar { text, kind } => {
-            let text = filled(text, node.extent, lookup, blank, mistakes);
-            Value::Scalar { text, kind: *kind }
+            Value::Scalar { text: fill(text, node.extent, lookup, told), kind: *kind }
         }
-        Value::List(items) => Value::List(
-            items.iter().map(|item| interpolated(item, lookup, blank, mistakes)).collect(),
-        ),
+        Value::List(items) => {
+            Value::List(items.iter().map(|item| filled(item, lookup, told)).collect())
+        }
         Value::Map(entries) => {
-            let mut entry = |(key, node): &(Key, Node)| {
-                (key.clone(), interpolated(node, lookup, blank, mistakes))
-            };
+            let mut entry = |(key, node): &(Key, Node)| (key.clone(), filled(node, lookup, told));
             Value::Map(entries.iter().map(&mut entry).collect())
         }
     };
     Node { value, ..node.clone() }
 }
 
-fn filled(
-    text: &str,
-    extent: Extent,
-    lookup: Lookup<'_>,
-    blank: &mut Blank<'_>,
-    mistakes: &mut Mistakes<'_>,
-) -> String {
+fn fill(text: &str, extent: Extent, lookup: Lookup<'_>, told: Told<'_>) -> String {
     if !text.contains('$') {
         return text.to_owned();
     }
-    let mut missing = Vec::new();
-    let resolved = Template::parse(text)
-        .and_then(|template| template.resolve(lookup, &mut |name| missing.push(name.to_owned())));
-    for name in missing {
-        match blank {
-            Blank::Empty => {}
-            Blank::Told(told) => told(&name, extent),
-            Blank::Mistake => no_value(&name, extent, mistakes),
+    let mut blank = |name: &str| told(Unfilled::Blank(name), extent);
+    match Template::parse(text).and_then(|template| template.resolve(lookup, &mut blank)) {
+        Ok(text) => text,
+        Err(error) => {
+            told(Unfilled::Error(&error), extent);
+            text.to_owned()
         }
     }
-    match (resolved, blank) {
-        (Ok(text), _) => text,
-        (Err(InterpolationError::Required { name, .. }), Blank::Mistake) => {
-            no_value(&name, extent, mistakes);
-            String::new()
-        }
-        (Err(error), _) => {
-            let extent = mistakes.within(extent, error.needle());
-            mistakes.add(extent, error.to_string(), error.help());
-            String::new()
-        }
-    }
-}
-
-fn no_value(name: &str, extent: Extent, mistakes: &mut Mistakes<'_>) {
-    mistakes.add(
-        extent,
-        format!("`{name}` has no value here, where all environments must agree"),
-        format!("give it a default, like `${{{name}:-...}}`, or write the value"),
-    );
 }
 
 /// The tree without its places. Every scalar becomes text: readers of Compose take numbers and truth from text.
 pub(super) fn to_json(node: &Node) -> Json {
     match &node.value {
         Value::Null => Json::Null,
-        Value::Scalar { text, .. } => Json::String(text.clone()),
+        Value::Scalar { text, kind: Kind::Text } => Json::String(text.clone()),
+        Value::Scalar { text: written, .. } => {
+            let mode = || mode_of(node).filter(|_| node.key.as_ref().is_some_and(|k| k.text == "mode"));
+            let text = mode().map(|mode| format!("{mode:04o}")).or_else(|| text_of(node));
+            Json::String(text.unwrap_or_else(|| written.clone()))
+        }
         Value::List(items) => items.iter().map(to_json).collect(),
-        Value::Map(entries) => Json::Object(
-            entries.iter().map(|(key, node)| (key.text.clone(), to_json(node))).collect(),
-        ),
+        Value::Map(entries) => {
+            let entry = |(key, node): &(Key, Node)| (key.text.clone(), to_json(node));
+            Json::Object(entries.iter().map(entry).collect())
+        }
     }
 }
 
