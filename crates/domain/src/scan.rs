@@ -205,6 +205,24 @@ pub struct Finding {
     pub title: String,
 }
 
+impl Finding {
+    /// All of it in one line, for people.
+    pub fn line(&self) -> String {
+        let Self { id, place, title, .. } = self;
+        let also = match self.aliases.as_slice() {
+            [] => String::new(),
+            names => format!(" ({})", names.join(", ")),
+        };
+        let unrated = if self.severity.is_none() { "; nobody says how bad it is" } else { "" };
+        let fix = match &self.fix {
+            Fix::In(versions) => format!("; fixed in {versions}"),
+            Fix::None => "; no fixed version yet".into(),
+            Fix::NotSaid => String::new(),
+        };
+        format!("{place}: {id}{also}: {title}{unrated}{fix}")
+    }
+}
+
 /// Whether there is a version without it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

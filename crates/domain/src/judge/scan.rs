@@ -100,7 +100,7 @@ impl<'f> Seen<'f> {
             high: count(Severity::High),
             critical: count(Severity::Critical),
             ignored: self.ignored,
-            worst: self.open.iter().take(KEPT).map(|(_, finding)| line(finding)).collect(),
+            worst: self.open.iter().take(KEPT).map(|(_, finding)| finding.line()).collect(),
             notes: Vec::new(),
         }
     }
@@ -142,7 +142,7 @@ impl<'f> Seen<'f> {
         let (count, floor) = (self.grave, policy.fail_on.as_str());
         let or_worse = if policy.fail_on == Severity::Critical { "" } else { " or worse" };
         let noun = if count == 1 { "finding" } else { "findings" };
-        Some(format!("{count} {noun} of severity {floor}{or_worse}; worst: {}", line(worst)))
+        Some(format!("{count} {noun} of severity {floor}{or_worse}; worst: {}", worst.line()))
     }
 }
 
@@ -157,21 +157,6 @@ fn refuses(finding: &Finding, policy: &Policy<'_>) -> bool {
 /// The order among findings of one weight: what can be fixed comes first.
 fn key(finding: &Finding) -> (bool, &str, &str) {
     (finding.fix == Fix::None, &finding.place, &finding.id)
-}
-
-fn line(finding: &Finding) -> String {
-    let Finding { id, place, title, .. } = finding;
-    let also = match finding.aliases.as_slice() {
-        [] => String::new(),
-        names => format!(" ({})", names.join(", ")),
-    };
-    let unrated = if finding.severity.is_none() { "; nobody says how bad it is" } else { "" };
-    let fix = match &finding.fix {
-        Fix::In(versions) => format!("; fixed in {versions}"),
-        Fix::None => "; no fixed version yet".into(),
-        Fix::NotSaid => String::new(),
-    };
-    format!("{place}: {id}{also}: {title}{unrated}{fix}")
 }
 
 /// Ignores that nothing needs any more: somebody should take them out.

@@ -10,6 +10,7 @@ use super::findings::{Findings, by_score};
 use super::{Format, ReportError, headline, without_mark};
 use crate::config::Severity;
 use crate::pipeline::FindingSummary;
+use crate::scan::{Finding, Fix};
 
 const VERSIONS: [&str; 3] = ["1.4", "1.5", "1.6"];
 
@@ -19,7 +20,16 @@ pub struct Bom {
     /// With those inside of others; without the application itself.
     pub components: Vec<Component>,
     /// `None` if nobody looked for vulnerabilities.
-    pub findings: Option<FindingSummary>,
+    pub findings: Option<Vec<Finding>>,
+}
+
+impl Bom {
+    /// Its findings in numbers.
+    pub fn summary(&self) -> Option<FindingSummary> {
+        let mut findings = Findings::default();
+        self.findings.as_ref()?.iter().for_each(|finding| findings.add(finding.clone()));
+        Some(findings.summary())
+    }
 }
 
 /// A part of a release.
@@ -48,13 +58,8 @@ pub fn read(text: &str) -> Result<Bom, ReportError> {
     let mut named = Vec::new();
     flatten(document.components.unwrap_or_default(), &mut named);
     let findings = document.vulnerabilities.map(|all| {
-        let mut findings = Findings::default();
-        for vulnerability in &all {
-            if let Some(severity) = vulnerability.severity() {
-                findings.add(severity, || vulnerability.line(&named));
-            }
-        }
-        findings.summary()
+        let applies = all.iter().filter_map(|v| Some((v, v.rated()?)));
+        applies.map(|(vulnerability, severity)| vulnerability.plain(severity, &named)).collect()
     });
     Ok(Bom { components: named.into_iter().map(|(_, component)| component).collect(), findings })
 }
@@ -156,9 +161,9 @@ impl Rating {
 }
 
 impl Vulnerability {
-    /// The worst of its ratings: several databases rate the same vulnerability differently. Without any it is
-    /// medium, as an unrated SARIF result is, because unknown is not harmless. `None` if it does not apply.
-    fn severity(&self) -> Option<Severity> {
+    /// The worst of its ratings: several databases rate the same vulnerability differently. `Some(None)` if nobody
+    /// says how bad it is, which is not harmless; `None` if it does not apply.
+    fn rated(&self) -> Option<Option<Severity>> {
         let state = self.analysis.as_ref().and_then(|a| a.state.as_deref()).unwrap_or_default();
         if matches!(
             state,
@@ -172,10 +177,15 @@ impl Vulnerability {
             _ => None,
         });
         let harmless = || ratings.iter().any(|rated| matches!(rated, Rated::Harmless));
-        known.max().or_else(|| (!harmless()).then_some(Severity::Medium))
+        let worst = known.max();
+        (worst.is_some() || !harmless()).then_some(worst)
     }
 
-    fn line(&self, components: &[(Option<String>, Component)]) -> String {
+    fn plain(
+        &self,
+        severity: Option<Severity>,
+        components: &[(Option<String>, Component)],
+    ) -> Finding {
         let reference = self.affects.iter().flatten().next().map(|affected| &affected.reference);
         let known = components.iter().find(|(own, _)| own.is_some() && own.as_ref() == reference);
         let place = match (known, reference) {
@@ -186,9 +196,16 @@ impl Vulnerability {
             (None, Some(reference)) => reference.clone(),
             (None, None) => "(no component)".into(),
         };
-        let id = self.id.as_deref().unwrap_or("(no id)");
-        let description = self.description.as_deref().unwrap_or("no description");
-        format!("{}: {}: {}", headline(&place), headline(id), headline(description))
+        Finding {
+            id: headline(self.id.as_deref().unwrap_or("(no id)")),
+            aliases: Vec::new(),
+            severity,
+            place: headline(&place),
+            package: known.map(|(_, component)| component.name.clone()),
+            path: None,
+            fix: Fix::NotSaid,
+            title: headline(self.description.as_deref().unwrap_or("no description")),
+        }
     }
 }
 
@@ -215,7 +232,7 @@ mod tests {
 
     fn findings(vulnerabilities: Value) -> [u32; 4] {
         let bom = read(&bom("1.6", vulnerabilities).to_string()).unwrap();
-        let found = bom.findings.unwrap();
+        let found = bom.summary().unwrap();
         [found.low, found.medium, found.high, found.critical]
     }
 
@@ -234,17 +251,17 @@ mod tests {
         let bare = r#"{"bomFormat":"CycloneDX","specVersion":"1.5"}"#;
         assert_eq!(read(bare).unwrap(), Bom::default());
         let clean = read(&bom("1.5", json!([])).to_string()).unwrap();
-        assert_eq!(clean.findings, Some(FindingSummary::default()));
+        assert_eq!(clean.summary(), Some(FindingSummary::default()));
     }
 
     #[test]
-    fn the_worst_rating_counts_and_an_unrated_vulnerability_is_medium() {
+    fn the_worst_rating_counts_and_an_unrated_vulnerability_weighs_like_a_high_one() {
         let rated = |ratings: Value| findings(json!([{ "id": "CVE-1", "ratings": ratings }]));
         assert_eq!(rated(json!([{ "severity": "low" }, { "severity": "critical" }])), [0, 0, 0, 1]);
         assert_eq!(rated(json!([{ "score": 7.5, "method": "CVSSv31" }])), [0, 0, 1, 0]);
-        assert_eq!(rated(json!([{ "score": 9.5, "method": "OWASP" }])), [0, 1, 0, 0]);
-        assert_eq!(rated(json!([{ "severity": "unknown" }])), [0, 1, 0, 0]);
-        assert_eq!(rated(json!([])), [0, 1, 0, 0]);
+        assert_eq!(rated(json!([{ "score": 9.5, "method": "OWASP" }])), [0, 0, 1, 0]);
+        assert_eq!(rated(json!([{ "severity": "unknown" }])), [0, 0, 1, 0]);
+        assert_eq!(rated(json!([])), [0, 0, 1, 0]);
         assert_eq!(rated(json!([{ "severity": "info" }])), [1, 0, 0, 0]);
         assert_eq!(rated(json!([{ "severity": "none" }])), [0, 0, 0, 0]);
     }
@@ -269,7 +286,7 @@ mod tests {
             json!([{ "id": "CVE-1", "ratings": [{ "severity": "high" }], "affects": [{ "ref": "o" }],
                      "description": "reads too far\nand more" }]),
         );
-        let found = read(&bom.to_string()).unwrap().findings.unwrap();
+        let found = read(&bom.to_string()).unwrap().summary().unwrap();
         assert_eq!(found.worst, ["openssl@1.1.1: CVE-1: reads too far"]);
     }
 

@@ -1,7 +1,9 @@
 //! Collects findings, counts all of them and keeps the worst for people.
 
 use crate::config::Severity;
+use crate::judge::scan::UNRATED;
 use crate::pipeline::FindingSummary;
+use crate::scan::Finding;
 
 /// How many findings are kept in words.
 const KEPT: usize = 50;
@@ -15,8 +17,9 @@ pub(super) struct Findings {
 }
 
 impl Findings {
-    /// Counts a finding; `line` is made only if it is kept.
-    pub(super) fn add(&mut self, severity: Severity, line: impl FnOnce() -> String) {
+    /// Counts a finding.
+    pub(super) fn add(&mut self, finding: Finding) {
+        let severity = finding.severity.unwrap_or(UNRATED);
         let count = match severity {
             Severity::Low => &mut self.summary.low,
             Severity::Medium => &mut self.summary.medium,
@@ -26,7 +29,7 @@ impl Findings {
         *count = count.saturating_add(1);
         let lines = &mut self.lines[severity as usize];
         if lines.len() < KEPT {
-            lines.push(line());
+            lines.push(finding.line());
         }
     }
 

@@ -1,12 +1,18 @@
-//! Reads what tools report: JUnit XML, SARIF 2.1.0, CycloneDX. Pure: text in, numbers out.
+//! Reads what tools report: JUnit XML, SARIF 2.1.0, CycloneDX, and the own forms of scanners. Pure: text in, numbers
+//! or findings out.
 //!
 //! Reports come from other people's tools, so they are read with suspicion: a report that is broken, that
 //! holds nothing or whose tool says that it failed is an error, and an error is never "clean".
 
 pub mod cyclonedx;
 mod findings;
+pub mod grype;
+pub mod hadolint;
 pub mod junit;
+pub mod osv;
 pub mod sarif;
+pub mod secrets;
+pub mod trivy;
 
 /// What kind of report was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +20,12 @@ pub enum Format {
     Junit,
     Sarif,
     CycloneDx,
+    Osv,
+    Trivy,
+    Grype,
+    Hadolint,
+    Gitleaks,
+    DetectSecrets,
 }
 
 impl std::fmt::Display for Format {
@@ -22,6 +34,12 @@ impl std::fmt::Display for Format {
             Self::Junit => "JUnit",
             Self::Sarif => "SARIF",
             Self::CycloneDx => "CycloneDX",
+            Self::Osv => "osv-scanner",
+            Self::Trivy => "Trivy",
+            Self::Grype => "Grype",
+            Self::Hadolint => "hadolint",
+            Self::Gitleaks => "gitleaks",
+            Self::DetectSecrets => "detect-secrets",
         })
     }
 }
@@ -86,9 +104,74 @@ fn without_mark(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
+/// A report in `tests/reports`, as the tool in its name wrote it.
+#[cfg(test)]
+fn fixture(name: &str) -> String {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reports");
+    std::fs::read_to_string(folder.join(name)).expect("the fixture is there")
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    type Reader = fn(&str) -> bool;
+
+    /// Each reader of a scanner's own form, with a report that it reads.
+    fn scanners() -> [(&'static str, Reader); 6] {
+        [
+            ("osv-scanner-2.5.0.json", |text| osv::read(text).is_ok()),
+            ("trivy-by-its-documents.json", |text| trivy::read(text).is_ok()),
+            ("grype-by-its-documents.json", |text| grype::read(text).is_ok()),
+            ("hadolint-2.15.1.json", |text| hadolint::read(text).is_ok()),
+            ("gitleaks-8.30.1.json", |text| secrets::gitleaks(text).is_ok()),
+            ("detect-secrets-1.5.0.json", |text| secrets::detect_secrets(text).is_ok()),
+        ]
+    }
+
+    #[test]
+    fn a_report_of_one_scanner_is_not_taken_for_one_of_another() {
+        for (name, _) in scanners() {
+            let taken: Vec<&str> = scanners()
+                .iter()
+                .filter(|(_, read)| read(&fixture(name)))
+                .map(|(own, _)| *own)
+                .collect();
+            assert_eq!(taken, [name]);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_part_of_a_report_is_read_as_all_of_it(at in any::<prop::sample::Index>()) {
+            for (name, read) in scanners() {
+                let whole = fixture(name);
+                let text = whole.trim_end();
+                let mut end = at.index(text.len());
+                while !text.is_char_boundary(end) {
+                    end -= 1;
+                }
+                prop_assert!(!read(&text[..end]), "{name} up to {end}");
+            }
+        }
+
+        #[test]
+        fn no_mutated_report_makes_a_reader_panic(
+            at in any::<prop::sample::Index>(),
+            length in 0..12_usize,
+            new in "[{}\\[\\]:,\"a-z0-9é-]{0,6}",
+        ) {
+            for (name, read) in scanners() {
+                let mut chars: Vec<char> = fixture(name).chars().collect();
+                let start = at.index(chars.len());
+                let end = (start + length).min(chars.len());
+                chars.splice(start..end, new.chars());
+                read(&chars.into_iter().collect::<String>());
+            }
+        }
+    }
 
     #[test]
     fn a_headline_is_the_first_line_that_says_something_without_colours() {

@@ -13,11 +13,19 @@ use super::findings::{Findings, by_score};
 use super::{Format, ReportError, headline, without_mark};
 use crate::config::Severity;
 use crate::pipeline::FindingSummary;
+use crate::scan::{self, Fix};
 
 const VERSION: &str = "2.1.0";
 
 /// Counts the findings of all runs in the log that nobody has suppressed.
 pub fn read(text: &str) -> Result<FindingSummary, ReportError> {
+    let mut findings = Findings::default();
+    each(text, &mut |finding| findings.add(finding))?;
+    Ok(findings.summary())
+}
+
+/// Gives every finding of all runs that nobody has suppressed.
+pub fn each(text: &str, give: &mut dyn FnMut(scan::Finding)) -> Result<(), ReportError> {
     let log: Log = serde_json::from_str(without_mark(text))
         .map_err(|error| ReportError::json(Format::Sarif, &error))?;
     if log.version != VERSION {
@@ -32,9 +40,29 @@ pub fn read(text: &str) -> Result<FindingSummary, ReportError> {
         let why = "there is no run in it, so nothing was scanned".into();
         return Err(ReportError::Unsupported { format: Format::Sarif, why });
     }
-    let mut findings = Findings::default();
-    runs.iter().try_for_each(|run| run.collect(&mut findings))?;
-    Ok(findings.summary())
+    runs.iter().try_for_each(|run| run.collect(give))
+}
+
+/// The log without the stretches of files that tools quote: what a scanner for secrets quotes is a secret.
+pub fn without_quotes(text: &str) -> Result<String, ReportError> {
+    let mut log: serde_json::Value = serde_json::from_str(without_mark(text))
+        .map_err(|error| ReportError::json(Format::Sarif, &error))?;
+    drop_quotes(&mut log);
+    Ok(log.to_string())
+}
+
+fn drop_quotes(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::Object(keys) => {
+            // Sections 3.30.13 (snippet) and 3.24.8 (contents), and the text of fixes, section 3.57.4.
+            keys.retain(|key, _| {
+                !matches!(key.as_str(), "snippet" | "contents" | "insertedContent")
+            });
+            keys.values_mut().for_each(drop_quotes);
+        }
+        serde_json::Value::Array(items) => items.iter_mut().for_each(drop_quotes),
+        _ => {}
+    }
 }
 
 #[derive(Deserialize)]
@@ -219,7 +247,7 @@ struct Region {
 }
 
 impl Run {
-    fn collect(&self, findings: &mut Findings) -> Result<(), ReportError> {
+    fn collect(&self, give: &mut dyn FnMut(scan::Finding)) -> Result<(), ReportError> {
         let failed =
             |why: String| ReportError::ToolFailed { tool: headline(&self.tool.driver.name), why };
         let invocations = self.invocations.as_deref().unwrap_or_default();
@@ -243,7 +271,7 @@ impl Run {
         for finding in results {
             let rule = finding.rule(&self.tool, &rules);
             if let Some(severity) = finding.severity(rule) {
-                findings.add(severity, || finding.line(rule));
+                give(finding.plain(rule, severity));
             }
         }
         Ok(())
@@ -339,7 +367,7 @@ impl Finding {
         self.suppressions.as_ref().is_some_and(|all| !all.is_empty() && all.iter().all(accepted))
     }
 
-    fn line(&self, rule: Option<&Rule>) -> String {
+    fn plain(&self, rule: Option<&Rule>, severity: Severity) -> scan::Finding {
         let place = self.locations.iter().flatten().find_map(|l| l.physical_location.as_ref());
         let file = place.and_then(|p| p.artifact_location.as_ref()?.uri.as_deref());
         let line = place.and_then(|p| p.region.as_ref()?.start_line);
@@ -349,7 +377,16 @@ impl Finding {
             (None, _) => "(no file)".into(),
         };
         let id = self.id().or(rule.map(|rule| rule.id.as_str())).unwrap_or("(no rule)");
-        format!("{place}: {}: {}", headline(id), headline(&self.message.words(rule)))
+        scan::Finding {
+            id: headline(id),
+            aliases: Vec::new(),
+            severity: Some(severity),
+            place,
+            package: None,
+            path: file.map(headline),
+            fix: Fix::NotSaid,
+            title: headline(&self.message.words(rule)),
+        }
     }
 }
 

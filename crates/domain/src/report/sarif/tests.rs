@@ -196,3 +196,16 @@ proptest! {
         let _ = read(&text);
     }
 }
+
+#[test]
+fn what_a_tool_quotes_of_a_file_is_taken_out_and_its_findings_stay() {
+    let text = r#"{"version":"2.1.0","runs":[{"tool":{"driver":{"name":"leaks"}},
+        "artifacts":[{"contents":{"text":"token=hunter2"}}],
+        "results":[{"ruleId":"token","message":{"text":"a token"},"locations":[{"physicalLocation":
+        {"artifactLocation":{"uri":"a.ini"},"region":{"startLine":3,"snippet":{"text":"token=hunter2"}},
+        "contextRegion":{"snippet":{"text":"x\ntoken=hunter2"}}}}]}]}]}"#;
+    let kept = without_quotes(text).unwrap();
+    assert!(!kept.contains("hunter2"), "{kept}");
+    assert_eq!(read(&kept).unwrap(), read(text).unwrap());
+    assert_eq!(read(&kept).unwrap().worst, ["a.ini:3: token: a token"]);
+}
