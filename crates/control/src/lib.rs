@@ -6,6 +6,8 @@ pub mod clock;
 pub mod control;
 pub mod edges;
 pub mod effects;
+pub mod engines;
+mod housekeeping;
 pub mod load;
 pub mod observer;
 pub mod pipeline;

@@ -12,7 +12,6 @@ use domain::slot::{SlotSpec, SlotStatus, Snapshot};
 use domain::{Color, EnvironmentName};
 
 use crate::control::Handle;
-use crate::spec;
 use crate::world::{Placed, World, endpoints};
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -50,7 +49,13 @@ async fn environment(
     }
     for (slot, wanted) in state.slots.iter().filter(|(_, slot)| !slot.leaving) {
         let Ok(placed) = Placed::of(app, &state.name, &wanted.release) else { continue };
-        let Ok(spec) = placed.slot_spec(*slot, &snapshot) else { continue };
+        let spec = match world.slot_spec(&placed, *slot, &snapshot).await {
+            Ok(spec) => spec,
+            Err(error) => {
+                tracing::warn!(environment = %state.name, %slot, %error, "cannot look after a slot");
+                continue;
+            }
+        };
         match snapshot.slots.get(slot) {
             Some(status) if complete(&spec, status) => {
                 if endpoints(status) != wanted.endpoints {
@@ -72,9 +77,8 @@ async fn backing(
 ) -> Result<(), engine::EngineError> {
     let Some(live) = state.live_release() else { return Ok(()) };
     let Ok(placed) = Placed::of(app, &state.name, live) else { return Ok(()) };
-    let variables = placed.variables(&Snapshot::default());
     // Data was loaded when the service was new; it is not new any more.
-    let specs = spec::backing_specs(placed.project, &state.name, &variables, &BTreeMap::new());
+    let specs = world.backing_specs(&placed, &BTreeMap::new()).await;
     for spec in specs.unwrap_or_default() {
         if !snapshot.backing.contains_key(&spec.service) {
             world.engine.back(&spec).await?;

@@ -9,8 +9,8 @@ use domain::RunId;
 use domain::app::{App, Event};
 use domain::certificate::{Pace, wishes};
 use domain::{CommitId, EnvironmentName, Identity};
-use engine::EngineError;
 use engine::process::{ProcessConfig, ProcessEngine, ShimCommand, Unprivileged, lasting_port};
+use engine::{Engine, EngineError};
 use ipnet::IpNet;
 use store::{Lock, Store};
 use tokio_util::sync::CancellationToken;
@@ -19,9 +19,10 @@ use crate::certificates::{Keeper, KeeperConfig};
 use crate::control::{Control, Declined, Handle, OpenError};
 use crate::edges::{self, Edges};
 use crate::effects::Performer;
-use crate::pipeline::{Pipeline, PipelineConfig, PipelineError, RunAs};
+use crate::engines::Engines;
+use crate::pipeline::{Images, Pipeline, PipelineConfig, PipelineError, RunAs};
 use crate::world::World;
-use crate::{branches, reconcile};
+use crate::{branches, housekeeping, reconcile};
 
 /// What the names begin with under which the engine supervises edges.
 pub const EDGE: &str = "edge";
@@ -60,6 +61,7 @@ pub struct Server {
     pub handle: Handle,
     pub world: Arc<World>,
     engine: Arc<ProcessEngine>,
+    images: Arc<Images>,
     config: ServerConfig,
     control: Control<Performer>,
     lock: Lock,
@@ -105,17 +107,22 @@ impl Server {
         let engine_config =
             ProcessConfig { state: config.state.clone(), shim, run_as: run_as.clone() };
         let engine = Arc::new(ProcessEngine::new(engine_config));
+        let images = Arc::new(Images::new(&config.state));
+        let docker = engine.clone();
+        let engines: Arc<dyn Engine> =
+            Arc::new(Engines::new(engine.clone(), docker, images.clone(), &config.state));
         let pipeline = Pipeline::new(PipelineConfig {
             state: config.state.clone(),
             repository: config.project.clone(),
-            engine: engine.clone(),
+            engine: engines.clone(),
+            images: images.clone(),
             run_as: run_as.map(|user| RunAs { uid: user.uid, gid: user.gid }),
             environment: std::env::vars().collect(),
         })?;
         let listen = settle_address(&config.state, "listen", config.listen)?;
         let https = settle_https(&config)?;
         let edge = edge::Client::new(edge_folder(&config.state).join("control.sock"));
-        let world = Arc::new(World::new(engine.clone(), edge, pipeline, listen, https));
+        let world = Arc::new(World::new(engines, edge, pipeline, listen, https));
         let store = Store::open(&config.state).await?;
         let keeper = KeeperConfig {
             store: store.clone(),
@@ -127,10 +134,10 @@ impl Server {
         };
         let performer = Arc::new(Performer::new(world.clone()));
         let (control, handle) = Control::open(store, performer).await?;
-        Ok(Self { handle, world, engine, config, control, lock, keeper })
+        Ok(Self { handle, world, engine, images, config, control, lock, keeper })
     }
 
-    /// What runs everything, for those who look closer than [`World::engine`] lets them.
+    /// What runs processes, for those who look closer than [`World::engine`] lets them.
     pub fn engine(&self) -> Arc<ProcessEngine> {
         self.engine.clone()
     }
@@ -145,6 +152,11 @@ impl Server {
             tokio::spawn(keeper.run(move || wishes(&apps.app()))),
             tokio::spawn(branches::watch(self.world.clone(), self.handle.clone())),
             tokio::spawn(reconcile::reconcile(self.world.clone(), self.handle.clone())),
+            tokio::spawn(housekeeping::keep_house(
+                self.world.clone(),
+                self.images.clone(),
+                self.handle.clone(),
+            )),
             tokio::spawn(edges.keep()),
         ];
         let ended = self.control.run(stop).await;

@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use domain::app::App;
 use domain::config::{Environment, Project};
 use domain::release::Release;
-use domain::slot::{SlotSpec, Snapshot};
+use domain::slot::{BackingSpec, Launch, SlotSpec, Snapshot};
 use domain::{Color, EnvironmentName, ReleaseId, ServiceName};
 use engine::Engine;
 
 use crate::certificates::Board;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, PipelineError};
 use crate::spec::{self, SlotRequest, SpecError, Variables};
 
 /// The hands of the loop.
@@ -33,6 +34,15 @@ pub struct Placed<'a> {
     pub release: &'a Release,
     pub project: &'a Project,
     pub environment: &'a Environment,
+}
+
+/// Why a release cannot be run in an environment.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
 }
 
 /// Why a release cannot be placed in an environment.
@@ -60,26 +70,13 @@ impl<'a> Placed<'a> {
         Ok(Self { release, project, environment })
     }
 
-    /// Variables for interpolation, with the addresses of backing services that answer.
+    /// Variables for interpolation, with the addresses at which backing services answer what runs there.
     pub fn variables(&self, snapshot: &Snapshot) -> Variables {
         let mut variables = Variables::of(&self.environment.name, &self.environment.variables);
         for (service, status) in &snapshot.backing {
-            variables.answers_at(service, status.address);
+            variables.backed_by(service, status);
         }
         variables
-    }
-
-    /// What the engine is asked to run in `slot`.
-    pub fn slot_spec(&self, slot: Color, snapshot: &Snapshot) -> Result<SlotSpec, SpecError> {
-        let request = SlotRequest {
-            environment: &self.environment.name,
-            slot,
-            release: &self.release.id,
-            commit: &self.release.commit.id,
-            artifacts: &self.release.artifacts,
-            replicas: &self.environment.replicas,
-        };
-        spec::slot_spec(self.project, request, &self.variables(snapshot))
     }
 }
 
@@ -94,6 +91,52 @@ impl World {
     ) -> Self {
         let certificates = Board::default();
         Self { engine, edge, pipeline, listen, https, certificates, seen: Mutex::default() }
+    }
+
+    /// What the engine is asked to run in `slot`.
+    pub async fn slot_spec(
+        &self,
+        placed: &Placed<'_>,
+        slot: Color,
+        snapshot: &Snapshot,
+    ) -> Result<SlotSpec, RunError> {
+        let (release, environment) = (placed.release, placed.environment);
+        let request = SlotRequest {
+            environment: &environment.name,
+            slot,
+            release: &release.id,
+            commit: &release.commit.id,
+            engine: environment.engine,
+            artifacts: release.artifacts_for(environment.engine),
+            replicas: &environment.replicas,
+        };
+        let files = self.pipeline.env_files(&release.commit.id, placed.project).await?;
+        let variables = placed.variables(snapshot);
+        let mut spec = spec::slot_spec(placed.project, request, &variables, &files)?;
+        for service in &mut spec.services {
+            if let Launch::Container(container) = &mut service.launch {
+                self.pipeline.ground(&release.commit.id, container).await?;
+            }
+        }
+        Ok(spec)
+    }
+
+    /// What its backing services are asked to be; `load` names SQL files for new data.
+    pub async fn backing_specs(
+        &self,
+        placed: &Placed<'_>,
+        load: &BTreeMap<ServiceName, PathBuf>,
+    ) -> Result<Vec<BackingSpec>, RunError> {
+        let (commit, environment) = (&placed.release.commit.id, placed.environment);
+        let files = self.pipeline.env_files(commit, placed.project).await?;
+        // Backing services start in any order: they do not know each other's addresses.
+        let variables = placed.variables(&Snapshot::default());
+        let place = (&environment.name, environment.engine);
+        let mut specs = spec::backing_specs(placed.project, place, &variables, &files, load)?;
+        for container in specs.iter_mut().filter_map(|spec| spec.container.as_mut()) {
+            self.pipeline.ground(commit, container).await?;
+        }
+        Ok(specs)
     }
 
     /// Notes what was last seen of an environment.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::EngineKind;
 use crate::slot::ArtifactRef;
 use crate::{CommitId, ReleaseId, RunId, ServiceName, Timestamp};
 
@@ -13,8 +14,22 @@ pub struct Release {
     pub id: ReleaseId,
     pub commit: Commit,
     pub run: RunId,
+    /// Trees, for environments of the process engine.
     pub artifacts: BTreeMap<ServiceName, ArtifactRef>,
+    /// Images, for environments that run containers.
+    #[serde(default)]
+    pub images: BTreeMap<ServiceName, ArtifactRef>,
     pub built: Timestamp,
+}
+
+impl Release {
+    /// What it runs on `engine`.
+    pub fn artifacts_for(&self, engine: EngineKind) -> &BTreeMap<ServiceName, ArtifactRef> {
+        match engine {
+            EngineKind::Process => &self.artifacts,
+            EngineKind::Docker => &self.images,
+        }
+    }
 }
 
 /// A commit as people know it.

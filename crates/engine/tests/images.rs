@@ -48,6 +48,7 @@ impl Case {
             context: Context {
                 root: Path::new(self.folder.path()).to_owned(),
                 dockerfile: "Dockerfile".into(),
+                inline: None,
                 modified: 1_700_000_000,
             },
             tag: format!("{}:one", self.name),

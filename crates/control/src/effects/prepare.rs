@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 
 use domain::rollout::{Evidence, RolloutEvent};
-use domain::slot::{BackingSpec, Snapshot};
+use domain::slot::BackingSpec;
 use engine::LogSource;
 
 use super::evidence::LINES;
 use super::{Effect, Job};
-use crate::spec;
 
 pub async fn perform(job: &Job<'_>) -> Effect {
     let environment = &job.placed.environment.name;
@@ -33,8 +32,6 @@ async fn backing_specs(job: &Job<'_>) -> Result<Vec<BackingSpec>, Evidence> {
         let file = job.world.pipeline.file(&job.placed.release.commit.id, path).await;
         load.insert(service.clone(), file.map_err(|error| Evidence::of(error.to_string()))?);
     }
-    // Backing services start in any order: they do not know each other's addresses.
-    let variables = job.placed.variables(&Snapshot::default());
-    spec::backing_specs(job.placed.project, &job.placed.environment.name, &variables, &load)
-        .map_err(|error| Evidence::of(error.to_string()))
+    let specs = job.world.backing_specs(&job.placed, &load).await;
+    specs.map_err(|error| Evidence::of(error.to_string()))
 }

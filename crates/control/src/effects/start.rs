@@ -47,7 +47,8 @@ pub async fn perform(job: &Job<'_>, slot: Color) -> Effect {
 pub async fn slot_spec(job: &Job<'_>, slot: Color) -> Result<SlotSpec, Evidence> {
     let snapshot = job.world.engine.observe(&job.rollout.environment).await;
     let snapshot = snapshot.map_err(|error| Evidence::of(error.to_string()))?;
-    job.placed.slot_spec(slot, &snapshot).map_err(|error| Evidence::of(error.to_string()))
+    let spec = job.world.slot_spec(&job.placed, slot, &snapshot).await;
+    spec.map_err(|error| Evidence::of(error.to_string()))
 }
 
 /// A process that ended while it started is not waited for: what it said is known already.

@@ -53,13 +53,14 @@ async fn step(world: &World, call: &Call, run: &Run, name: &domain::StepName) ->
     let started = RunEvent::StepStarted { step: name.clone() };
     // Only for people: without it the step has a result all the same.
     let _unseen = call.handle.offer(Event::Run { run: run.id.clone(), event: started }).await;
-    let artifacts = run.artifacts();
+    let (artifacts, images) = (run.artifacts(), run.images());
     let request = StepRequest {
         run: &run.id,
         commit: &run.commit,
         project: &plan.project,
         step: &step.planned,
         artifacts: &artifacts,
+        images: &images,
     };
     let result = world.pipeline.step(request, call.cancel.clone()).await;
     Some(RunEvent::StepFinished { step: name.clone(), result: Box::new(result) })

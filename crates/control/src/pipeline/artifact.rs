@@ -247,7 +247,7 @@ pub(crate) async fn verify(artifact: &ArtifactRef) -> Result<bool, PipelineError
     digest.map(|digest| digest == artifact.digest).map_err(|e| PipelineError::new(doing, e))
 }
 
-fn built<'a>(request: &'a StepRequest<'_>, service: &ServiceName) -> Option<&'a Built> {
+pub(super) fn built<'a>(request: &'a StepRequest<'_>, service: &ServiceName) -> Option<&'a Built> {
     match &request.project.services.get(service)?.kind {
         ServiceKind::Built(built) => Some(built),
         ServiceKind::Backing { .. } => None,
@@ -262,7 +262,7 @@ fn artifact(folder: &Path, digest: Digest) -> ArtifactRef {
     ArtifactRef { digest, location: Location::Folder(folder.join("tree")) }
 }
 
-fn cannot(cause: String) -> Verdict {
+pub(super) fn cannot(cause: String) -> Verdict {
     Verdict::without_reports(Outcome::Failed, cause, Vec::new())
 }
 

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use domain::config::{Project, ServiceKind, Step};
+use domain::config::{EngineKind, Project, ServiceKind, Step};
 use domain::pipeline::Task;
 use domain::scan::Inspection;
 use domain::slot::{ArtifactRef, Launch};
@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::environment::{Variables, decisive};
 use super::error::PipelineError;
 use super::files::{read_json, write_json};
+use super::images::Around;
 use super::layout::Layout;
 use super::repository::Files;
 use super::tools::tools;
@@ -48,6 +49,10 @@ pub(crate) struct Sources<'a> {
     /// What every step sees.
     pub environment: &'a Variables,
     pub artifacts: &'a BTreeMap<ServiceName, ArtifactRef>,
+    /// Images of containers.
+    pub images: &'a BTreeMap<ServiceName, ArtifactRef>,
+    /// Of the image that is to be built, if one is.
+    pub around: Option<&'a Around>,
     /// Makes fingerprints that nobody can look up.
     pub secret: &'a [u8],
 }
@@ -66,6 +71,7 @@ impl Inputs {
             Task::Integrate(step) => from.integrate(step),
             Task::Scan { step, fail_on } => from.scan(step, &format!("scan {fail_on:?}")),
             Task::Image(service) => from.image(service),
+            Task::Container(service) => from.container(service),
             Task::Inspect(inspection) => from.inspection(*inspection),
             Task::NoScanner => from.gather("", "no scanner", &[], &Variables::new()),
         }
@@ -102,8 +108,16 @@ impl Sources<'_> {
                 format!("service {name}"),
                 self.fingerprint(name.as_str(), &text).to_string(),
             );
-            let artifact = self.artifacts.get(name).map(|a| (name.clone(), a.digest.clone()));
+            let tested = match self.project.tested_on() {
+                EngineKind::Process => self.artifacts,
+                EngineKind::Docker => self.images,
+            };
+            let artifact = tested.get(name).map(|a| (name.clone(), a.digest.clone()));
             inputs.artifacts.extend(artifact);
+        }
+        // The same command is another test where it has containers around it.
+        if self.project.tested_on() == EngineKind::Docker {
+            inputs.settings.insert("engine".into(), "docker".into());
         }
         (inputs, files)
     }
@@ -111,9 +125,21 @@ impl Sources<'_> {
     /// A scanner may look at everything that was built.
     fn scan(&self, step: &Step, kind: &str) -> (Inputs, Files) {
         let (mut inputs, files) = self.command(step, kind);
-        let artifacts = self.artifacts.iter().map(|(name, a)| (name.clone(), a.digest.clone()));
-        inputs.artifacts = artifacts.collect();
+        inputs.artifacts = self.everything();
         (inputs, files)
+    }
+
+    /// The digest of each thing that was built: of a service's image, if it has one, and its tree.
+    fn everything(&self) -> BTreeMap<ServiceName, Digest> {
+        let mut all: BTreeMap<ServiceName, Digest> = BTreeMap::new();
+        for (name, artifact) in self.artifacts.iter().chain(self.images) {
+            let digest = match all.get(name) {
+                Some(tree) => Digest::of(format!("{tree} {}", artifact.digest)),
+                None => artifact.digest.clone(),
+            };
+            all.insert(name.clone(), digest);
+        }
+        all
     }
 
     /// Known for `launchway history`; what tools and databases answer today is asked anew in each run.
@@ -124,8 +150,7 @@ impl Sources<'_> {
         };
         let (mut inputs, files) = self.gather("", inspection.step(), paths, &Variables::new());
         if inspection == Inspection::Artifacts {
-            let artifacts = self.artifacts.iter().map(|(name, a)| (name.clone(), a.digest.clone()));
-            inputs.artifacts = artifacts.collect();
+            inputs.artifacts = self.everything();
         }
         (inputs, files)
     }
@@ -142,6 +167,50 @@ impl Sources<'_> {
         inputs.settings.insert("context".into(), built.context.clone());
         if let Some(Launch::Static(folder)) = native.map(|native| &native.launch) {
             inputs.settings.insert("static".into(), folder.display().to_string());
+        }
+        (inputs, files)
+    }
+
+    /// The files that are sent, and what the Dockerfile is told and begins with.
+    fn container(&self, name: &ServiceName) -> (Inputs, Files) {
+        let service = self.project.services.get(name).map(|service| &service.kind);
+        let (Some(ServiceKind::Built(built)), Some(around)) = (service, self.around) else {
+            return self.gather("", "container", &[], &Variables::new());
+        };
+        let context = std::slice::from_ref(&built.context);
+        let (mut inputs, mut files) = self.gather("", "container", context, &Variables::new());
+        files.retain(|file, _| {
+            let inside = file.strip_prefix(built.context.as_str()).unwrap_or(file);
+            Some(file) == around.dockerfile.as_ref()
+                || !around.ignore.leaves_out(inside.trim_start_matches('/'))
+        });
+        inputs.files = Digest::of(serde_json::to_vec(&files).unwrap_or_default());
+        // A build sees nothing of our environment, but for what `args` hand on.
+        inputs.variables.clear();
+        let options = &built.options;
+        let mut set = |name: String, value: &str| inputs.settings.insert(name, value.to_owned());
+        set("context".into(), &built.context);
+        set("dockerfile".into(), around.dockerfile.as_deref().unwrap_or("in the Compose file"));
+        options.inline.iter().for_each(|text| {
+            set("dockerfile text".into(), Digest::of(text).as_str());
+        });
+        options.target.iter().for_each(|target| {
+            set("target".into(), target);
+        });
+        for (arg, value) in &options.args {
+            set(format!("arg {arg}"), self.fingerprint(arg, value).as_str());
+        }
+        for (label, value) in &options.labels {
+            set(format!("label {label}"), value);
+        }
+        for (host, address) in &options.extra_hosts {
+            set(format!("host {host}"), address);
+        }
+        for secret in &options.secrets {
+            set(format!("secret {}", secret.id), "");
+        }
+        for (base, id) in &around.bases {
+            set(format!("base image {base}"), id);
         }
         (inputs, files)
     }

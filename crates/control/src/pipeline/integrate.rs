@@ -5,10 +5,10 @@ use std::fs;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use domain::config::{InterpolationError, Project, ServiceKind, Step};
+use domain::config::{EngineKind, InterpolationError, Project, ServiceKind, Step};
 use domain::pipeline::Outcome;
-use domain::slot::{Endpoint, Exit, ReplicaState, SlotSpec, SlotStatus};
-use domain::{Color, Digest, EnvironmentName, ReleaseId, RunId, ServiceName};
+use domain::slot::{Endpoint, Exit, Launch, ReplicaState, SlotSpec, SlotStatus};
+use domain::{Color, CommitId, Digest, EnvironmentName, ReleaseId, RunId, ServiceName};
 use engine::LogSource;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
@@ -19,6 +19,7 @@ use super::command::{Surroundings, go_id};
 use super::error::PipelineError;
 use super::files::{PRIVATE, read_json, write, write_json};
 use super::job::{self, Ended, Job};
+use super::mounts::EnvFiles;
 use super::verdict::Verdict;
 use super::{Inner, StepRequest, layout};
 use crate::spec::{self, SlotRequest, SpecError, Variables};
@@ -43,6 +44,14 @@ impl<E: Into<PipelineError>> From<E> for Trouble {
     fn from(error: E) -> Self {
         Self::Ours(error.into())
     }
+}
+
+/// The environment around a step.
+struct Throwaway<'a> {
+    project: &'a Project,
+    environment: &'a EnvironmentName,
+    engine: EngineKind,
+    files: &'a EnvFiles,
 }
 
 /// Left on disk while a throwaway environment may run.
@@ -120,18 +129,38 @@ impl Inner {
         cancel: &CancellationToken,
     ) -> Result<BTreeMap<String, String>, Trouble> {
         let project = with_only(request.project, &step.with);
+        let engine = project.tested_on();
+        let files = self.env_files(request.commit, &project).await?;
         let mut variables = Variables::of(environment, &BTreeMap::new());
-        self.back(&project, environment, &mut variables).await?;
+        let place = Throwaway { project: &project, environment, engine, files: &files };
+        self.back(&place, request.commit, &mut variables).await?;
         let release = ReleaseId::nth(0);
         let slot = SlotRequest {
             environment,
             slot: SLOT,
             release: &release,
             commit: request.commit,
-            artifacts: request.artifacts,
+            engine,
+            artifacts: match engine {
+                EngineKind::Process => request.artifacts,
+                EngineKind::Docker => request.images,
+            },
             replicas: &BTreeMap::new(),
         };
-        let slot = self.filling_in(&mut variables, |v| spec::slot_spec(&project, slot, v))?;
+        let backing = self.config.engine.observe(environment).await?.backing;
+        let inside = |variables: &Variables| {
+            let mut variables = variables.clone();
+            backing.iter().for_each(|(service, status)| variables.backed_by(service, status));
+            variables
+        };
+        let mut slot = self.filling_in(&mut variables, |variables| {
+            spec::slot_spec(&project, slot, &inside(variables), &files)
+        })?;
+        for service in &mut slot.services {
+            if let Launch::Container(container) = &mut service.launch {
+                self.ground(request.commit, container).await?;
+            }
+        }
         self.migrate(&project, &slot, &format!("{}.{attempt}", around.id), around, cancel).await?;
         let mut env = around.env.clone();
         if !slot.services.is_empty() {
@@ -150,13 +179,18 @@ impl Inner {
     /// Backing services, side by side; their addresses become variables.
     async fn back(
         &self,
-        project: &Project,
-        environment: &EnvironmentName,
+        place: &Throwaway<'_>,
+        commit: &CommitId,
         variables: &mut Variables,
     ) -> Result<(), PipelineError> {
         let none = BTreeMap::new();
-        let specs =
-            self.filling_in(variables, |v| spec::backing_specs(project, environment, v, &none))?;
+        let (project, environment) = (place.project, place.environment);
+        let mut specs = self.filling_in(variables, |variables| {
+            spec::backing_specs(project, (environment, place.engine), variables, place.files, &none)
+        })?;
+        for container in specs.iter_mut().filter_map(|spec| spec.container.as_mut()) {
+            self.ground(commit, container).await?;
+        }
         let mut starting = JoinSet::new();
         for spec in specs {
             let engine = self.config.engine.clone();

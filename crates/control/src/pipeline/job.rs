@@ -107,6 +107,19 @@ pub(crate) fn note(log: &Path, line: &str) {
     }
 }
 
+/// Writes lines to a step's log as they come. A log that cannot be written stops no step.
+pub(crate) fn appender(log: PathBuf) -> impl FnMut(&str) + Send + use<> {
+    let mut file = append_to(&log).ok();
+    move |line| {
+        let written =
+            file.as_mut().map(|file| io::Write::write_all(file, format!("{line}\n").as_bytes()));
+        if let Some(Err(error)) = written {
+            tracing::warn!(log = %log.display(), %error, "cannot write to the log of a step");
+            file = None;
+        }
+    }
+}
+
 fn append_to(log: &Path) -> io::Result<fs::File> {
     fs::OpenOptions::new().append(true).create(true).mode(PRIVATE).open(log)
 }

@@ -5,10 +5,15 @@
 //! key                       secret of the fingerprints of environment variables
 //! runs/RUN/checkout         removed when the run has ended
 //! runs/RUN/tmp              TMPDIR, removed with it
+//! runs/RUN/contexts/SERVICE what an image is built from, removed once it is
+//! runs/RUN/scan/STEP        what scanners are given and write, removed with it
 //! runs/RUN/steps/STEP/      log, manifest.json, result.json, reports: kept
 //! steps/KEY.json            the passed result for these inputs
 //! listings/DIGEST.json      lists of input files, shared by manifests
 //! artifacts/KEY/            tree, building.json, complete.json
+//! images/KEY.json           which image was built for these inputs; the Docker Engine has it
+//! mounts/DIGEST/NAME        files of a commit that containers mount, by their content, read-only
+//! bills/KEY.json            the bill of materials of an artifact
 //! throwaway/ENVIRONMENT     environments that must be torn down
 //! ```
 
@@ -65,6 +70,27 @@ impl Layout {
 
     pub fn artifact(&self, key: &Digest) -> PathBuf {
         self.root.join("artifacts").join(key.as_str())
+    }
+
+    pub fn image(&self, key: &Digest) -> PathBuf {
+        self.root.join("images").join(format!("{key}.json"))
+    }
+
+    pub fn context(&self, scope: &str, service: &str) -> PathBuf {
+        self.run(scope).join("contexts").join(file_name(service))
+    }
+
+    pub fn mounts(&self) -> PathBuf {
+        self.root.join("mounts")
+    }
+
+    /// The state folder itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub fn bill(&self, key: &Digest) -> PathBuf {
+        self.root.join("bills").join(format!("{key}.json"))
     }
 
     pub fn throwaway(&self) -> PathBuf {

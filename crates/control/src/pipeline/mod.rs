@@ -18,11 +18,13 @@ mod command;
 mod environment;
 mod error;
 mod files;
+mod images;
 mod inputs;
 mod integrate;
 mod job;
 mod layout;
 mod locks;
+mod mounts;
 mod plan;
 mod repository;
 mod result;
@@ -40,6 +42,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use domain::config::{Project, Step};
+use domain::judge::scan::Policy;
 use domain::pipeline::{PlannedStep, StepResult, Task};
 use domain::release::Commit;
 use domain::slot::ArtifactRef;
@@ -49,6 +52,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use error::{PipelineError, PlanError};
 pub use files::RunAs;
+pub use images::{Images, Needed};
+pub use mounts::EnvFiles;
 pub use why::Difference;
 
 use command::{Surroundings, environment_of};
@@ -72,6 +77,8 @@ pub struct PipelineConfig {
     pub repository: PathBuf,
     /// Runs the steps' commands and the throwaway environments.
     pub engine: Arc<dyn Engine>,
+    /// Where images of containers are built, if the project has any.
+    pub images: Arc<Images>,
     /// Whom commands run as if we are root: the same user that `engine` runs them as.
     pub run_as: Option<RunAs>,
     /// Our own environment, of which steps see what is on the list; `std::env::vars` in a server.
@@ -85,8 +92,17 @@ pub struct StepRequest<'a> {
     pub commit: &'a CommitId,
     pub project: &'a Project,
     pub step: &'a PlannedStep,
-    /// What the image steps of this run made so far.
+    /// The trees that the image steps of this run made so far.
     pub artifacts: &'a BTreeMap<ServiceName, ArtifactRef>,
+    /// The images of containers, likewise.
+    pub images: &'a BTreeMap<ServiceName, ArtifactRef>,
+}
+
+impl StepRequest<'_> {
+    /// Everything that was built so far, each service's image before its tree.
+    pub(crate) fn built(&self) -> impl Iterator<Item = (&ServiceName, &ArtifactRef)> {
+        self.images.iter().chain(self.artifacts)
+    }
 }
 
 /// A command to run in a clean checkout outside of a run, for example a test of a deployed candidate.
@@ -266,6 +282,10 @@ impl Inner {
                 let image = self.image(request, service, &key, cancel).await?;
                 result::of_image(image, &log)
             }
+            Task::Container(service) => {
+                let image = self.container(request, service, &key, cancel).await?;
+                result::of_image(image, &log)
+            }
             Task::Command(command) | Task::Integrate(command) => {
                 self.run_command(request, command, None, &folder, cancel).await?
             }
@@ -293,10 +313,12 @@ impl Inner {
         let checkout = self.checkout(scope, request.commit).await?;
         let mut env = self.environment_in(scope)?;
         if fail_on.is_some() {
-            env.extend(request.artifacts.iter().map(|(service, artifact)| {
-                let name = format!("{}_ARTIFACT", crate::spec::variable_name(service));
+            let named = |(service, artifact): (&ServiceName, &ArtifactRef), what: &str| {
+                let name = format!("{}_{what}", crate::spec::variable_name(service));
                 (name, artifact.location.to_string())
-            }));
+            };
+            env.extend(request.artifacts.iter().map(|made| named(made, "ARTIFACT")));
+            env.extend(request.images.iter().map(|made| named(made, "IMAGE")));
         }
         env.extend(command.env.clone());
         let around = Surroundings {
@@ -306,8 +328,12 @@ impl Inner {
             env,
             folder,
         };
+        let (ignore, today) = (scan::ignored(request.project), reuse::now().date());
         let judge = |outcome, reports| match fail_on {
-            Some(fail_on) => Verdict::of_scanner(command, fail_on, outcome, reports),
+            Some(fail_on) => {
+                let policy = Policy { fail_on, fixable_only: false, ignore };
+                Verdict::of_scanner(command, &policy, today, outcome, reports)
+            }
             None => Verdict::of_command(command, outcome, reports),
         };
         let integrates = matches!(request.step.task, Task::Integrate(_));
@@ -354,11 +380,20 @@ impl Inner {
     ) -> Result<domain::Digest, PipelineError> {
         let files = self.repository.files(request.commit).await?;
         let environment = environment::allowed(&self.config.environment, self.config.run_as);
+        let around = match &request.step.task {
+            Task::Container(service) => match artifact::built(request, service) {
+                Some(built) => Some(self.around(request.commit, built).await?),
+                None => None,
+            },
+            _ => None,
+        };
         let sources = Sources {
             project: request.project,
             files: &files,
             environment: &environment,
             artifacts: request.artifacts,
+            images: request.images,
+            around: around.as_ref(),
             secret: &self.secret,
         };
         let (inputs, files) = Inputs::of(&request.step.task, &sources);
@@ -400,7 +435,7 @@ impl Inner {
         }
         self.config.engine.down(&environment_of(scope)?, true).await?;
         let run = self.layout.run(scope);
-        for name in ["checkout", "checkout.new", "checkout.index"] {
+        for name in ["checkout", "checkout.new", "checkout.index", "contexts"] {
             checkout::clear(&run.join(name)).await?;
         }
         // Removed last: it says that there is something to clear away.

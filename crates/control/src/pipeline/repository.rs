@@ -85,6 +85,29 @@ impl Repository {
         Ok(Commit { id: id.clone(), author, subject: lines.next().unwrap_or_default() })
     }
 
+    /// When the commit was made, in seconds since 1970.
+    pub async fn time(&self, id: &CommitId) -> Result<u64, PipelineError> {
+        let doing = format!("reading the time of {}", id.short());
+        let arguments = ["log", "-1", "--no-show-signature", "--format=%ct", id.as_str()];
+        let text = self.text(&arguments, &doing).await?;
+        text.trim().parse().map_err(|e| PipelineError::new(doing, e))
+    }
+
+    /// Where the project comes from, as an address without a login; `None` if it is from nowhere else.
+    pub async fn origin(&self) -> Option<String> {
+        let arguments = ["config", "--get", "remote.origin.url"];
+        let url = self.text(&arguments, "reading the remote").await.ok()?;
+        let url = url.trim();
+        match url.split_once("://") {
+            Some((scheme, rest)) => {
+                let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+                let host = host.rsplit('@').next().unwrap_or(host);
+                Some(format!("{scheme}://{host}/{path}"))
+            }
+            None => Some(url.to_owned()).filter(|url| !url.is_empty() && !url.starts_with('/')),
+        }
+    }
+
     /// The text of a file at a commit; `None` if the commit does not have it.
     pub async fn file(
         &self,

@@ -49,7 +49,7 @@ pub(crate) fn remember(
 /// Artifacts have a store of their own, which knows whether they are still there; what an inspection says depends on
 /// the day and on databases, so it is asked again.
 fn reusable(task: &Task) -> bool {
-    !matches!(task, Task::Image(_) | Task::Inspect(_) | Task::NoScanner)
+    !matches!(task, Task::Image(_) | Task::Container(_) | Task::Inspect(_) | Task::NoScanner)
 }
 
 pub(crate) fn now() -> Timestamp {

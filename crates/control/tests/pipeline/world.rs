@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use control::pipeline::{Pipeline, PipelineConfig, RunAs, StepRequest};
+use control::pipeline::{Images, Pipeline, PipelineConfig, RunAs, StepRequest};
 use domain::config::Project;
 use domain::pipeline::{PlannedStep, StepResult, plan};
 use domain::slot::ArtifactRef;
@@ -24,6 +24,7 @@ pub struct World {
     pub engine: Arc<dyn Engine>,
     pub pipeline: Pipeline,
     pub artifacts: BTreeMap<ServiceName, ArtifactRef>,
+    pub images: BTreeMap<ServiceName, ArtifactRef>,
     user: Option<RunAs>,
 }
 
@@ -73,7 +74,8 @@ impl World {
         let environment = ours.map(|(n, v)| (n.to_string(), v.to_string())).collect();
         let user = user.map(|user| RunAs { uid: user.uid, gid: user.gid });
         let pipeline = open(folder.path(), "repository", &engine, user, environment);
-        let world = Self { pipeline, engine, artifacts: BTreeMap::new(), folder, user };
+        let (artifacts, images) = (BTreeMap::new(), BTreeMap::new());
+        let world = Self { pipeline, engine, artifacts, images, folder, user };
         world.write("compose.yaml", COMPOSE);
         world.write("web/server.py", "print('tea')");
         world.configure(build, native);
@@ -156,8 +158,9 @@ impl World {
     ) -> StepResult {
         let step = &step_called(project, name);
         let run = &RunId::nth(run);
-        let artifacts = &self.artifacts;
-        self.pipeline.step(StepRequest { run, commit, project, step, artifacts }, cancel).await
+        let (artifacts, images) = (&self.artifacts, &self.images);
+        let request = StepRequest { run, commit, project, step, artifacts, images };
+        self.pipeline.step(request, cancel).await
     }
 
     /// What a step of a run has said.
@@ -184,8 +187,8 @@ pub async fn perform(
     step: &PlannedStep,
 ) -> StepResult {
     let run = &RunId::nth(run);
-    let artifacts = &BTreeMap::new();
-    let request = StepRequest { run, commit, project, step, artifacts };
+    let (artifacts, images) = (&BTreeMap::new(), &BTreeMap::new());
+    let request = StepRequest { run, commit, project, step, artifacts, images };
     pipeline.step(request, CancellationToken::new()).await
 }
 
@@ -200,6 +203,7 @@ fn open(
         state: folder.join("state"),
         repository: folder.join(project),
         engine: engine.clone(),
+        images: Arc::new(Images::new(&folder.join("state"))),
         run_as,
         environment,
     };

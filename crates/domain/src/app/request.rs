@@ -43,6 +43,7 @@ impl App {
             commit: plan.commit.clone(),
             run: id.clone(),
             artifacts: run.artifacts(),
+            images: run.images(),
             built: now,
         };
         let project = plan.project.clone();

@@ -161,10 +161,32 @@ impl Run {
         plan.steps.iter().find(|s| !s.done()).map(|s| s.planned.stage)
     }
 
-    /// What the image steps made so far.
+    /// The trees that the image steps made so far.
     pub fn artifacts(&self) -> BTreeMap<ServiceName, ArtifactRef> {
+        self.made(|task| match task {
+            Task::Image(service) => Some(service),
+            _ => None,
+        })
+    }
+
+    /// The images of containers that they made so far.
+    pub fn images(&self) -> BTreeMap<ServiceName, ArtifactRef> {
+        self.made(|task| match task {
+            Task::Container(service) => Some(service),
+            _ => None,
+        })
+    }
+
+    fn made(
+        &self,
+        of: impl Fn(&Task) -> Option<&ServiceName>,
+    ) -> BTreeMap<ServiceName, ArtifactRef> {
         let steps = self.plan.iter().flat_map(|plan| &plan.steps);
-        steps.filter_map(StepState::artifact).collect()
+        let made = steps.filter_map(|step| {
+            let service = of(&step.planned.task)?;
+            Some((service.clone(), step.result()?.artifact.clone()?))
+        });
+        made.collect()
     }
 
     fn begin(&mut self, commit: &Commit, project: &Arc<Project>, now: Timestamp) {
@@ -243,12 +265,5 @@ impl StepState {
 
     fn passed(&self) -> bool {
         self.result().is_some_and(|result| result.outcome == Outcome::Passed)
-    }
-
-    fn artifact(&self) -> Option<(ServiceName, ArtifactRef)> {
-        match &self.planned.task {
-            Task::Image(service) => Some((service.clone(), self.result()?.artifact.clone()?)),
-            _ => None,
-        }
     }
 }

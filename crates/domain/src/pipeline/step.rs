@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Project, Scan, Severity, Step};
+use crate::config::{EngineKind, Project, Scan, Severity, Step};
 use crate::scan::Inspection;
 use crate::slot::ArtifactRef;
 use crate::{RunId, ServiceName, StepName};
@@ -58,8 +58,10 @@ pub struct PlannedStep {
 pub enum Task {
     /// A command in the run's checkout.
     Command(Step),
-    /// Makes the artifact of a service.
+    /// Makes the tree that the process engine runs of a service.
     Image(ServiceName),
+    /// Builds the image that containers of a service run.
+    Container(ServiceName),
     /// A command with a throwaway environment around it.
     Integrate(Step),
     /// A scanner, whose findings are judged against `fail_on`.
@@ -82,13 +84,28 @@ pub fn plan(project: &Project) -> Vec<PlannedStep> {
     };
     let mut steps = command(Stage::Analyze, &project.build.analyze, Task::Command);
     steps.extend(command(Stage::Test, &project.build.test, Task::Command));
-    steps.extend(project.built().filter_map(|(service, ..)| {
-        let name = StepName::new(format!("image {service}")).ok()?;
-        Some(PlannedStep { stage: Stage::Images, name, task: Task::Image(service.clone()) })
-    }));
+    steps.extend(image_steps(project));
     steps.extend(command(Stage::Integrate, &project.build.integrate, Task::Integrate));
     steps.extend(scan_steps(&project.build.scan));
     steps
+}
+
+/// What the environments of the project need: trees, images, or both.
+fn image_steps(project: &Project) -> Vec<PlannedStep> {
+    let (trees, images) =
+        (project.runs_on(EngineKind::Process), project.runs_on(EngineKind::Docker));
+    let planned = |what: &str, service: &ServiceName, task: fn(ServiceName) -> Task| {
+        let name = StepName::new(format!("{what} {service}")).ok()?;
+        Some(PlannedStep { stage: Stage::Images, name, task: task(service.clone()) })
+    };
+    let of_service = |service| {
+        let tree = trees.then(|| planned("image", service, Task::Image)).flatten();
+        // Where both are made, they need two names.
+        let what = if trees { "container" } else { "image" };
+        let image = images.then(|| planned(what, service, Task::Container)).flatten();
+        [tree, image].into_iter().flatten()
+    };
+    project.built().flat_map(|(service, ..)| of_service(service)).collect()
 }
 
 fn scan_steps(scan: &Scan) -> Vec<PlannedStep> {

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use control::pipeline::{Difference, Pipeline, PipelineConfig};
+use control::pipeline::{Difference, Images, Pipeline, PipelineConfig};
 use domain::app::App;
 use domain::pipeline::{Run, StepStatus};
 use domain::rollout::Rollout;
@@ -239,6 +239,7 @@ fn pipeline(project: &Path, state: &Path) -> Result<Pipeline, Failure> {
         state: state.into(),
         repository: project.into(),
         engine: Arc::new(engine),
+        images: Arc::new(Images::new(state)),
         run_as: None,
         environment: std::collections::BTreeMap::new(),
     })?)

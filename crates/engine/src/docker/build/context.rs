@@ -16,6 +16,8 @@ pub struct Context {
     pub root: PathBuf,
     /// From the root.
     pub dockerfile: String,
+    /// Its text, if it is not the one that lies there.
+    pub inline: Option<String>,
     /// Of every file, in seconds since 1970: what builds and serves goes by it. A commit's own time fits.
     pub modified: u64,
 }
@@ -31,7 +33,20 @@ impl Context {
         let ignore = self.ignore()?;
         let mut tar = Builder::new(into);
         self.folder(&mut tar, "", &ignore)?;
+        if let Some(text) = &self.inline {
+            let mut header = self.header(EntryType::Regular, 0o644);
+            header.set_size(text.len() as u64);
+            tar.append_data(&mut header, &self.dockerfile, text.as_bytes())?;
+        }
         tar.finish()
+    }
+
+    /// The text of the Dockerfile.
+    pub fn dockerfile(&self) -> io::Result<String> {
+        match &self.inline {
+            Some(text) => Ok(text.clone()),
+            None => fs::read_to_string(self.root.join(&self.dockerfile)),
+        }
     }
 
     fn ignore(&self) -> io::Result<Ignore> {
@@ -58,6 +73,9 @@ impl Context {
         names.sort();
         for name in names {
             let path = if path.is_empty() { name } else { format!("{path}/{name}") };
+            if self.inline.is_some() && path == self.dockerfile {
+                continue;
+            }
             // The builder cannot do without these; what is ignored of them it does not copy.
             let needed = path == self.dockerfile || path == ".dockerignore";
             let metadata = fs::symlink_metadata(self.root.join(&path))?;
@@ -131,7 +149,10 @@ mod tests {
             fs::write(path, text).unwrap();
         }
         let root = folder.path().to_owned();
-        (folder, Context { root, dockerfile: dockerfile.into(), modified: 1_700_000_000 })
+        (
+            folder,
+            Context { root, dockerfile: dockerfile.into(), inline: None, modified: 1_700_000_000 },
+        )
     }
 
     fn names(context: &Context) -> Vec<String> {
@@ -166,6 +187,14 @@ mod tests {
         ];
         let (_folder, context) = context(&files, "docker/Dockerfile");
         assert_eq!(names(&context), [".dockerignore", "b", "docker/Dockerfile"]);
+    }
+
+    #[test]
+    fn a_dockerfile_that_is_no_file_takes_the_place_of_one() {
+        let (_folder, mut context) = context(&[("Dockerfile", "FROM a"), ("x", "")], "Dockerfile");
+        context.inline = Some("FROM b".into());
+        assert_eq!(names(&context), ["x", "Dockerfile"]);
+        assert_eq!(context.dockerfile().unwrap(), "FROM b");
     }
 
     #[test]
