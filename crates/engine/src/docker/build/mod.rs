@@ -38,7 +38,7 @@ use tokio::sync::mpsc;
 pub use context::{Context, ignore_files};
 pub use credentials::{Credentials, Login, registry_of};
 pub use ignore::Ignore;
-pub use images::Image;
+pub use images::{Image, by_id};
 
 use session::{Answers, Session};
 use trace::Trace;
@@ -203,7 +203,7 @@ impl ImageBuilder {
 
     /// All logins that the Dockerfile's own base images need: the classic builder cannot ask back.
     async fn logins(&self, context: &Context) -> Option<String> {
-        let text = std::fs::read_to_string(context.root.join(&context.dockerfile)).ok()?;
+        let text = context.dockerfile().ok()?;
         let mut all = serde_json::Map::new();
         for image in text.lines().filter_map(base) {
             let registry = registry_of(image);
