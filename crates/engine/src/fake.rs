@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::slot::{
-    BackingSpec, BackingStatus, Color, Endpoint, Exit, JobOutcome, JobSpec, Launch, Probe,
-    ProbeRecord, ReplicaState, ReplicaStatus, ServiceSpec, SlotSpec, SlotStatus, Snapshot, Usage,
+    BackingSpec, BackingStatus, Color, Endpoint, Exit, JobOutcome, JobSpec, Launch, Location,
+    Probe, ProbeRecord, ReplicaState, ReplicaStatus, ServiceSpec, SlotSpec, SlotStatus, Snapshot,
+    Usage,
 };
 use domain::{EnvironmentName, ServiceName, Timestamp};
 use tokio::time::Instant;
@@ -236,7 +237,10 @@ impl Engine for FakeEngine {
                 continue;
             }
             let replicas = |service: &ServiceSpec| {
-                let count = if command_of(service).is_empty() { 1 } else { service.replicas };
+                let count = match service.launch {
+                    Launch::Static(_) => 1,
+                    _ => service.replicas,
+                };
                 (0..count).map(|index| inner.status(spec, service, index)).collect()
             };
             let services = spec.services.iter().map(|s| (s.name.clone(), replicas(s))).collect();
@@ -374,7 +378,19 @@ impl Engine for FakeEngine {
 fn command_of(service: &ServiceSpec) -> &str {
     match &service.launch {
         Launch::Command(command) => command,
-        Launch::Static(_) | Launch::Container(_) => "",
+        Launch::Static(_) => "",
+        // Its last word: the script of `sh -c SCRIPT`. One that runs what its image says goes by its image.
+        Launch::Container(container) => match container.command.as_deref() {
+            Some([.., last]) => last,
+            _ => image_of(&service.artifact.location),
+        },
+    }
+}
+
+fn image_of(location: &Location) -> &str {
+    match location {
+        Location::Image { image, .. } => image,
+        Location::Folder(_) => "",
     }
 }
 

@@ -6,9 +6,11 @@
 //! lib.rs       trait Engine, what all engines agree on; tests/contract.rs holds each of them to it
 //! process/     ProcessEngine: processes of this machine   start at process/mod.rs (what lies where on disk)
 //!   slots      apply, remove, down          keeper   starts, adopts and stops shims; nobody else does
-//!   observe    readiness and healing        probe    one HTTP or TCP question; owner: whose port answers
+//!   observe    readiness and healing        owner    whose port answers
 //!   jobs exec  run once                     ports    reserved between all engines of the machine
 //!   backing    PostgreSQL, Redis            usage    CPU, memory, disk;  supervise: the edge
+//! docker/      DockerEngine: containers of a Docker Engine   start at docker/mod.rs;  docker/build: images
+//! probe.rs     one HTTP or TCP question, the same for all engines
 //! shim/        the supervisor of one command, a process of its own (`launchway shim`)
 //! unit.rs      one supervised command on disk: the only thing that engine and shim share
 //! proc.rs      /proc; lock.rs: locks that end with their holder
@@ -30,6 +32,7 @@ use async_trait::async_trait;
 use domain::slot::{BackingSpec, Color, JobOutcome, JobSpec, SlotSpec, Snapshot, Usage};
 use domain::{EnvironmentName, ServiceName};
 
+pub use docker::{DockerConfig, DockerEngine};
 pub use proc::ProcessRef;
 pub use process::{ProcessConfig, ProcessEngine, ShimCommand, UnitView, Unprivileged};
 pub use unit::{Phase, UnitStatus};

@@ -22,7 +22,7 @@ mod exec;
 mod jobs;
 mod keeper;
 pub(crate) mod layout;
-mod observe;
+pub(crate) mod observe;
 mod owner;
 pub(crate) mod ports;
 pub(crate) mod postgres;

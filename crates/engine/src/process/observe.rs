@@ -287,7 +287,7 @@ pub(super) async fn why_down(unit: &Unit, status: &UnitStatus) -> String {
     format!("it ended with {exit} and is started again; it said: {}", last.join(" / "))
 }
 
-fn look_at_files(folder: &Path) -> ReplicaStatus {
+pub(crate) fn look_at_files(folder: &Path) -> ReplicaStatus {
     let state = match fs::read_dir(folder).map(|mut entries| entries.next().is_some()) {
         Ok(true) => ReplicaState::Ready,
         Ok(false) => missing(folder, "it is empty"),
