@@ -5,9 +5,6 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::env_file::Lookup;
-use super::findings::Note;
-use super::mistake::{Mistake, Source};
 use super::project::{BuildOptions, EnvFile};
 use crate::ServiceName;
 use crate::container::Container;
@@ -96,13 +93,4 @@ pub struct Volume {
     /// Of the `local` driver.
     pub options: BTreeMap<String, String>,
     pub labels: BTreeMap<String, String>,
-}
-
-/// See [`super::compose`].
-pub(super) fn read(
-    _: Source<'_>,
-    _: Lookup<'_>,
-    _: &[String],
-) -> Result<(Composition, Vec<Note>), Vec<Mistake>> {
-    Err(Vec::new())
 }

@@ -145,7 +145,7 @@ mapping! {
     /// Where releases run.
     Environment, "an environment" {
         /// What runs replicas, by default process.
-        "engine" engine: Option<EngineKind>,
+        "engine" engine: Option<At<EngineKind>>,
         /// The host name it answers at, by default `<environment>.<app>.localhost`.
         "host" host: Option<At<String>>,
         /// Further host names that answer the same.

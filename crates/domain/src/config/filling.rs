@@ -14,7 +14,15 @@ use super::yaml::{Key, Node, Value};
 
 /// Keys of a service whose value may not depend on the environment.
 const FIXED: [&str; 9] = [
-    "image", "build", "depends_on", "env_file", "links", "profiles", "scale", "stop_grace_period", "extends",
+    "image",
+    "build",
+    "depends_on",
+    "env_file",
+    "links",
+    "profiles",
+    "scale",
+    "stop_grace_period",
+    "extends",
 ];
 
 /// Keys of a service that are no part of its container's template.
@@ -25,7 +33,11 @@ const NOT_OF_CONTAINERS: [&str; 6] =
 const OF_DEPLOY: [&str; 2] = ["resources", "restart_policy"];
 
 /// The file as it is in the first setting, checked in all of them.
-pub(super) fn read(root: &Node, settings: &[Setting<'_>], found: &mut Findings<'_>) -> Option<Compose> {
+pub(super) fn read(
+    root: &Node,
+    settings: &[Setting<'_>],
+    found: &mut Findings<'_>,
+) -> Option<Compose> {
     let mut first = None;
     for setting in settings {
         let lookup = |name: &str| setting.value(name);
@@ -142,7 +154,8 @@ pub(super) fn of_container(service: &Node) -> Node {
         if name == "deploy" {
             return Some((key.clone(), only(node, &OF_DEPLOY)));
         }
-        let other = FIXED.contains(&name) || NOT_OF_CONTAINERS.contains(&name) || name.starts_with("x-");
+        let other =
+            FIXED.contains(&name) || NOT_OF_CONTAINERS.contains(&name) || name.starts_with("x-");
         (!other).then(|| (key.clone(), node.clone()))
     };
     Node { value: Value::Map(entries.iter().filter_map(kept).collect()), ..service.clone() }

@@ -85,14 +85,17 @@ impl<'a> Findings<'a> {
         self.files.push(ExpectedFile { path: path.into(), folder: true, otherwise });
     }
 
-    /// The project, if there was no mistake.
-    pub fn finish(mut self, project: Option<Project>) -> Result<Reading, Vec<Mistake>> {
+    /// What was read, with the notes in order, if there was no mistake.
+    pub fn finish<T>(
+        mut self,
+        read: Option<T>,
+    ) -> Result<(T, Vec<Note>, Vec<ExpectedFile>), Vec<Mistake>> {
         let clean = self.launchway.is_empty() && self.compose.is_empty();
-        match project {
-            Some(project) if clean => {
+        match read {
+            Some(read) if clean => {
                 let place = |note: &Note| (note.path.clone(), note.line, note.column);
                 self.notes.sort_by_key(place);
-                Ok(Reading { project, notes: self.notes, files: self.files })
+                Ok((read, self.notes, self.files))
             }
             _ => Err([self.launchway.finish(), self.compose.finish()].concat()),
         }

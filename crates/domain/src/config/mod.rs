@@ -6,8 +6,11 @@
 //! text ── yaml ──> tree with places ── reader ──> file, compose ── services, steps, environments ──> Project
 //! ```
 
+mod built;
 mod compose;
+mod composing;
 mod composition;
+mod engines;
 mod env_file;
 mod environments;
 mod file;
@@ -66,7 +69,8 @@ pub fn inspect(launchway: Source<'_>, compose: Source<'_>) -> Result<Reading, Ve
         (Some(file), Some(compose)) => project(file, compose, &mut found),
         _ => None,
     };
-    found.finish(project)
+    let (project, notes, files) = found.finish(project)?;
+    Ok(Reading { project, notes, files })
 }
 
 fn document<T: FromNode>(
@@ -95,11 +99,7 @@ fn root(source: Source<'_>, start: &str, mistakes: &mut Mistakes<'_>) -> Option<
     Some(root)
 }
 
-fn project(
-    file: &file::Launchway,
-    root: &yaml::Node,
-    found: &mut Findings<'_>,
-) -> Option<Project> {
+fn project(file: &file::Launchway, root: &yaml::Node, found: &mut Findings<'_>) -> Option<Project> {
     let names = service_names(root);
     let settings = Setting::for_containers(Setting::all(file, &names), &names);
     let compose = filling::read(root, &settings, found)?;
@@ -110,15 +110,18 @@ fn project(
             "`version` is obsolete in Compose and has no effect".into(),
         );
     }
-    let theirs = &compose.services.0.as_ref()?.value;
-    let engines = services::Engines::of(file);
+    let theirs = services::without_profiles(&compose.services.0.as_ref()?.value, found);
+    let names: Vec<String> = theirs.names().map(str::to_owned).collect();
+    let theirs = &theirs;
+    let engines = engines::Engines::of(file);
+    engines::parts(&compose, found);
+    engines::mixed(file, &mut found.launchway);
     let files = compose.files(&mut found.compose);
     let written = services::Written { root, files: &files };
     let services =
         services::services(file.services.as_ref(), theirs, &written, &engines, &names, found);
-    let routes = file.routes.0.as_ref().map(|map| {
-        routes::routes(map, theirs, &names, &mut found.launchway)
-    });
+    let routes =
+        file.routes.0.as_ref().map(|map| routes::routes(map, theirs, &names, &mut found.launchway));
     let routes = routes.unwrap_or_default();
     let images = !engines.docker.is_empty();
     let build = steps::build(file.build.as_ref(), images, &names, found);
@@ -146,7 +149,9 @@ fn project(
 /// The keys of `services`, even of those that cannot be read.
 fn service_names(root: &yaml::Node) -> Vec<String> {
     match filling::child(root, "services").map(|node| &node.value) {
-        Some(yaml::Value::Map(entries)) => entries.iter().map(|(key, _)| key.text.clone()).collect(),
+        Some(yaml::Value::Map(entries)) => {
+            entries.iter().map(|(key, _)| key.text.clone()).collect()
+        }
         _ => Vec::new(),
     }
 }
@@ -170,5 +175,5 @@ pub fn compose(
     lookup: Lookup<'_>,
     profiles: &[String],
 ) -> Result<(Composition, Vec<Note>), Vec<Mistake>> {
-    composition::read(source, lookup, profiles)
+    composing::read(source, lookup, profiles)
 }

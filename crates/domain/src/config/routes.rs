@@ -82,4 +82,3 @@ fn target(name: &str, services: &Map<compose::Service>, names: Names<'_>) -> Res
     }
     Ok(())
 }
-

@@ -27,8 +27,10 @@ impl<'a> Setting<'a> {
             let variables = file.variables.iter().flat_map(|variables| variables.iter());
             Self {
                 environment: &key.text,
-                engine: file.engine.unwrap_or(EngineKind::Process),
-                variables: variables.map(|(key, value)| (key.text.as_str(), value.0.as_str())).collect(),
+                engine: file.engine.as_ref().map_or(EngineKind::Process, |at| at.value),
+                variables: variables
+                    .map(|(key, value)| (key.text.as_str(), value.0.as_str()))
+                    .collect(),
                 services,
             }
         };
@@ -65,7 +67,9 @@ pub(super) fn values(root: &Node, settings: &[Setting<'_>], found: &mut Findings
     let docker: Vec<&Setting<'_>> =
         settings.iter().filter(|setting| setting.engine == EngineKind::Docker).collect();
     let all: Vec<&Setting<'_>> = settings.iter().collect();
-    let Some(Value::Map(services)) = child(root, "services").map(|node| &node.value) else { return };
+    let Some(Value::Map(services)) = child(root, "services").map(|node| &node.value) else {
+        return;
+    };
     for (_, service) in services {
         if let Some(environment) = child(service, "environment") {
             texts(environment, &mut |text, extent| told(text, extent, &all, found));

@@ -57,7 +57,8 @@ pub(super) fn to_json(node: &Node) -> Json {
         Value::Null => Json::Null,
         Value::Scalar { text, kind: Kind::Text } => Json::String(text.clone()),
         Value::Scalar { text: written, .. } => {
-            let mode = || mode_of(node).filter(|_| node.key.as_ref().is_some_and(|k| k.text == "mode"));
+            let mode =
+                || mode_of(node).filter(|_| node.key.as_ref().is_some_and(|k| k.text == "mode"));
             let text = mode().map(|mode| format!("{mode:04o}")).or_else(|| text_of(node));
             Json::String(text.unwrap_or_else(|| written.clone()))
         }

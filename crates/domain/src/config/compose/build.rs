@@ -9,8 +9,7 @@ use crate::config::reader::{Any, At, FromNode, foreign_mapping};
 use crate::config::yaml::{Node, Value};
 
 use super::files::{Files, Given, build_source};
-use super::labels;
-use super::pairs::{Hosts, Pairs};
+use super::pairs::{Hosts, Labels, Pairs};
 use super::scalars::Text;
 
 foreign_mapping! {
@@ -24,7 +23,7 @@ foreign_mapping! {
         "target" target: Option<At<Text>>,
         "args" args: Option<Pairs>,
         "secrets" secrets: Option<Vec<Given>>,
-        "labels" labels: Option<Pairs>,
+        "labels" labels: Option<Labels>,
         "extra_hosts" extra_hosts: Option<Hosts>,
         // They make it faster, and change nothing of the image.
         "cache_from" cache_from: Option<Any>,
@@ -77,14 +76,23 @@ impl FromNode for Build {
 impl Build {
     /// What there is to say beside the context and the Dockerfile. An argument without a value gets that of
     /// the variable of its name, or is left out.
-    pub fn options(&self, files: &Files, lookup: Lookup<'_>, mistakes: &mut Mistakes<'_>) -> BuildOptions {
+    pub fn options(
+        &self,
+        files: &Files,
+        lookup: Lookup<'_>,
+        mistakes: &mut Mistakes<'_>,
+    ) -> BuildOptions {
         let Some(keys) = &self.more else { return BuildOptions::default() };
         BuildOptions {
             inline: keys.inline.as_ref().map(|at| at.value.clone()),
-            target: keys.target.as_ref().map(|at| at.value.0.clone()).filter(|text| !text.is_empty()),
+            target: keys
+                .target
+                .as_ref()
+                .map(|at| at.value.0.clone())
+                .filter(|text| !text.is_empty()),
             args: args(keys.args.as_ref(), lookup),
             secrets: secrets(keys.secrets.as_ref(), files, mistakes),
-            labels: labels(keys.labels.as_ref(), mistakes),
+            labels: keys.labels.clone().map(|labels| labels.0).unwrap_or_default(),
             extra_hosts: keys.extra_hosts.clone().map(|hosts| hosts.0).unwrap_or_default(),
         }
     }

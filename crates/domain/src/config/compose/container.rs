@@ -66,7 +66,7 @@ pub(in crate::config) fn container(
             .map(|(key, limit)| (key.text.clone(), limit.0))
             .collect(),
         networks: networks(service, mistakes),
-        labels: labels(service.labels.as_ref().map(|at| &at.value), mistakes),
+        labels: service.labels.clone().map(|at| at.value.0).unwrap_or_default(),
         limits: limits::limits(service.deploy.as_ref(), older),
     }
 }
@@ -79,20 +79,6 @@ fn texts(list: &Option<At<Vec<Text>>>) -> Vec<String> {
 fn pairs(pairs: Option<&Pairs>) -> BTreeMap<String, String> {
     let pairs = pairs.into_iter().flat_map(|pairs| &pairs.0);
     pairs.map(|(key, at)| (key.text.clone(), at.value.clone().unwrap_or_default())).collect()
-}
-
-/// What Launchway marks its own things with.
-const OURS: &str = "dev.launchway.";
-
-/// Labels of a container, an image, a network or a volume.
-pub(super) fn labels(labels: Option<&Pairs>, mistakes: &mut Mistakes<'_>) -> BTreeMap<String, String> {
-    for (key, _) in labels.into_iter().flat_map(|labels| &labels.0) {
-        if key.text.starts_with(OURS) {
-            let message = format!("the label `{}` is Launchway's own", key.text);
-            mistakes.add(key.extent, message, "give it another name");
-        }
-    }
-    pairs(labels)
 }
 
 fn mounts(
@@ -126,7 +112,9 @@ fn security(service: &Service, mistakes: &mut Mistakes<'_>) -> Vec<String> {
     let options = service.security_opt.iter().flat_map(|at| &at.value);
     for option in options.clone() {
         let text = &option.value.0;
-        let file = text.strip_prefix("seccomp").filter(|rest| !["=unconfined", ":unconfined"].contains(rest));
+        let file = text
+            .strip_prefix("seccomp")
+            .filter(|rest| !["=unconfined", ":unconfined"].contains(rest));
         if file.is_some() {
             let message = format!("`{text}` names a profile in a file, which is not supported");
             mistakes.add(option.extent, message, "remove it: the engine's own profile holds");

@@ -72,10 +72,22 @@ impl Defined {
     }
 }
 
-fn origin(key: &Key, definition: &Definition, content: bool, mistakes: &mut Mistakes<'_>) -> Option<Origin> {
-    let help = if content { "add `file: ./path`, `content:` or `environment: VARIABLE`" } else { "add `file: ./path` or `environment: VARIABLE`" };
+fn origin(
+    key: &Key,
+    definition: &Definition,
+    content: bool,
+    mistakes: &mut Mistakes<'_>,
+) -> Option<Origin> {
+    let help = if content {
+        "add `file: ./path`, `content:` or `environment: VARIABLE`"
+    } else {
+        "add `file: ./path` or `environment: VARIABLE`"
+    };
     if let Some(external) = definition.external.as_ref().filter(|at| at.value.0) {
-        let message = format!("`{}` is external, and nothing keeps secrets or configs outside of the file", key.text);
+        let message = format!(
+            "`{}` is external, and nothing keeps secrets or configs outside of the file",
+            key.text
+        );
         mistakes.add(external.title, message, help);
         return None;
     }
@@ -92,7 +104,9 @@ fn origin(key: &Key, definition: &Definition, content: bool, mistakes: &mut Mist
     let mut given = given.into_iter().flatten();
     match (given.next(), given.next()) {
         (Some(origin), None) => return Some(origin),
-        (None, _) => mistakes.add(key.extent, format!("nothing says where `{}` comes from", key.text), help),
+        (None, _) => {
+            mistakes.add(key.extent, format!("nothing says where `{}` comes from", key.text), help)
+        }
         (Some(_), Some(_)) => mistakes.add(
             key.extent,
             format!("`{}` comes from two places", key.text),
@@ -227,7 +241,12 @@ fn source(
             }
         },
     };
-    Some(Source::Text { text, mode: Some(given.mode.unwrap_or(MODE)), uid: given.uid, gid: given.gid })
+    Some(Source::Text {
+        text,
+        mode: Some(given.mode.unwrap_or(MODE)),
+        uid: given.uid,
+        gid: given.gid,
+    })
 }
 
 fn no_value(source: &At<String>, variable: &str, mistakes: &mut Mistakes<'_>) {

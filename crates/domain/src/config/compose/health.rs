@@ -46,7 +46,7 @@ impl FromNode for Healthcheck {
 
 /// Text for the container's shell, or a list that says what it is.
 #[derive(Debug, Clone, PartialEq)]
-struct Test(Vec<String>);
+pub(in crate::config) struct Test(Vec<String>);
 
 impl FromNode for Test {
     fn read(node: &Node, mistakes: &mut Mistakes<'_>) -> Option<Self> {

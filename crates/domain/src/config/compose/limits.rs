@@ -132,7 +132,8 @@ impl FromNode for Restart {
             ("on-failure", false, _) => container::Restart::OnFailure { most: None },
             ("on-failure", true, Some(most)) => container::Restart::OnFailure { most: Some(most) },
             _ => {
-                let help = "write `\"no\"`, `always`, `on-failure`, `on-failure:3` or `unless-stopped`";
+                let help =
+                    "write `\"no\"`, `always`, `on-failure`, `on-failure:3` or `unless-stopped`";
                 wrong_value(node, mistakes, "when the container is started again", help);
                 return None;
             }
@@ -164,7 +165,11 @@ impl FromNode for Ulimit {
             _ => Whole::read(node, mistakes).map(|both| (both.0, both.0))?,
         };
         if hard >= 0 && (soft > hard || soft < 0) {
-            mistakes.add(node.extent, "the soft limit is above the hard one", "exchange them, or correct one");
+            mistakes.add(
+                node.extent,
+                "the soft limit is above the hard one",
+                "exchange them, or correct one",
+            );
             return None;
         }
         Some(Self(container::Ulimit { soft, hard }))
@@ -173,8 +178,21 @@ impl FromNode for Ulimit {
 
 /// The resources of `getrlimit(2)` that Docker knows.
 const RESOURCES: [&str; 15] = [
-    "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss",
-    "rtprio", "rttime", "sigpending", "stack",
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
 ];
 
 /// Every name is one of a resource.

@@ -19,22 +19,20 @@ mod scalars;
 mod service;
 mod words;
 
-use super::env_file::Lookup;
 use super::composition::{Network, Volume};
+use super::env_file::Lookup;
 use super::mistake::{Extent, Mistakes};
 use super::reader::{Any, At, Map, Need, foreign_mapping};
 use super::yaml::{Node, Value};
-use networks::{TopNetwork, TopVolume};
 use crate::container::Source;
+use networks::{TopNetwork, TopVolume};
 use scalars::{Maybe, Text};
 
 pub(super) use build::Build;
 pub(super) use container::container;
-use container::labels;
-pub(super) use depends::{Depends, On};
+pub(super) use depends::On;
 pub(super) use files::{Files, Given};
 pub(super) use networks::Defined;
-pub(super) use pairs::Pairs;
 pub(super) use scalars::{mode_of, text_of};
 pub(super) use service::{Service, VariableFile};
 
@@ -59,10 +57,23 @@ foreign_mapping! {
 }
 
 impl Compose {
+    /// The networks by name.
+    pub fn networks(&self) -> BTreeMap<String, Defined<Network>> {
+        let map = self.networks.as_ref().and_then(|map| map.0.as_ref());
+        networks::networks(map)
+    }
+
+    /// The volumes by name.
+    pub fn volumes(&self) -> BTreeMap<String, Defined<Volume>> {
+        let map = self.volumes.as_ref().and_then(|map| map.0.as_ref());
+        networks::volumes(map)
+    }
+
     /// The file's secrets and configs.
     pub fn files(&self, mistakes: &mut Mistakes<'_>) -> Files {
         let nothing = Node { extent: Extent::default(), key: None, value: Value::Null };
-        let part = |part: &'_ Option<Any>| part.as_ref().map_or(nothing.clone(), |any| any.0.clone());
+        let part =
+            |part: &'_ Option<Any>| part.as_ref().map_or(nothing.clone(), |any| any.0.clone());
         Files::read(&part(&self.secrets), &part(&self.configs), mistakes)
     }
 }
@@ -70,9 +81,9 @@ impl Compose {
 /// Notes what is wrong with the containers of a file, and with the names that they use.
 pub(super) fn check(compose: &Compose, lookup: Lookup<'_>, mistakes: &mut Mistakes<'_>) {
     let files = compose.files(mistakes);
-    let networks = networks::networks(compose.networks.as_ref().and_then(|map| map.0.as_ref()), mistakes);
-    let volumes = networks::volumes(compose.volumes.as_ref().and_then(|map| map.0.as_ref()), mistakes);
+    let (networks, volumes) = (compose.networks(), compose.volumes());
     for (key, service) in compose.services.0.iter().flat_map(|map| map.value.iter()) {
+        service.check(key, mistakes);
         container(key, service, &files, lookup, mistakes);
         names(service, &networks, &volumes, mistakes);
     }
@@ -96,8 +107,23 @@ fn names(
             && !volumes.contains_key(name)
         {
             let message = format!("there is no volume `{name}`");
-            let help = format!("add it to the file: `volumes: {{ {name}: {{}} }}`, or write `./{name}` for a folder");
+            let help = format!(
+                "add it to the file: `volumes: {{ {name}: {{}} }}`, or write `./{name}` for a folder"
+            );
             mistakes.add(volume.extent, message, help);
         }
     }
+}
+
+/// A path of the file in one spelling: from the project's root, which it may leave, or absolute.
+pub(super) fn path(text: &str) -> String {
+    if text.starts_with('/') {
+        return text.to_owned();
+    }
+    mounts::tidy(text).to_string_lossy().into_owned()
+}
+
+/// A build context that is not on this machine.
+pub(super) fn is_remote(context: &str) -> bool {
+    ["://", "git@", "github.com"].iter().any(|mark| context.contains(mark))
 }

@@ -116,7 +116,8 @@ pub(super) fn short(text: &str) -> Result<Volume, Wrong> {
             "rw" | "cached" | "delegated" | "consistent" | "rprivate" => {}
             "z" | "Z" => volume.relabels = true,
             _ => {
-                let message = format!("the option `{option}` of the volume `{text}` is not supported");
+                let message =
+                    format!("the option `{option}` of the volume `{text}` is not supported");
                 return Err((message, "`ro` is, and `rw`; remove the others".into()));
             }
         }
@@ -154,7 +155,9 @@ fn named(name: &str) -> Result<Source, Wrong> {
     if name.bytes().all(part) && name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
         return Ok(Source::Volume(name.into()));
     }
-    let help = format!("write `./{name}` for a folder of the project, or a name of letters, digits, `_`, `.` and `-`");
+    let help = format!(
+        "write `./{name}` for a folder of the project, or a name of letters, digits, `_`, `.` and `-`"
+    );
     Err((format!("`{name}` is not the name of a volume"), help))
 }
 
@@ -250,7 +253,8 @@ fn memory(text: &str) -> Result<Mount, Wrong> {
             // As Docker mounts memory anyway.
             None if ["rw", "noexec", "nosuid", "nodev"].contains(&option) => {}
             _ => {
-                let message = format!("the option `{option}` of `{path}` in memory is not supported");
+                let message =
+                    format!("the option `{option}` of `{path}` in memory is not supported");
                 return Err((message, "`size=64m` and `mode=1777` are; remove the others".into()));
             }
         }

@@ -8,8 +8,7 @@ use crate::config::reader::{At, FromNode, Map, foreign_mapping, wrong};
 use crate::config::yaml::{Key, Node, Value};
 use crate::container::Attachment;
 
-use super::labels;
-use super::pairs::Pairs;
+use super::pairs::{Labels, Pairs};
 use super::scalars::{Maybe, Text, Truth};
 
 foreign_mapping! {
@@ -18,8 +17,8 @@ foreign_mapping! {
         "name" name: Option<At<Text>>,
         "external" external: Option<At<External>>,
         "internal" internal: Option<At<Truth>>,
-        "driver" driver: Option<At<Text>>,
-        "labels" labels: Option<Pairs>,
+        "driver" driver: Option<Bridge>,
+        "labels" labels: Option<Labels>,
     }
     allow { "attachable", "x-" }
     refuse {
@@ -35,9 +34,9 @@ foreign_mapping! {
     TopVolume, "a volume" {
         "name" name: Option<At<Text>>,
         "external" external: Option<At<External>>,
-        "driver" driver: Option<At<Text>>,
+        "driver" driver: Option<Local>,
         "driver_opts" options: Option<At<Pairs>>,
-        "labels" labels: Option<Pairs>,
+        "labels" labels: Option<Labels>,
     }
     allow { "x-" }
 }
@@ -66,6 +65,50 @@ impl FromNode for External {
     }
 }
 
+/// The driver of a network: a bridge.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::config) struct Bridge;
+
+impl FromNode for Bridge {
+    fn read(node: &Node, mistakes: &mut Mistakes<'_>) -> Option<Self> {
+        let known = ["bridge", "default", ""];
+        driver(node, "network", &known, "remove it: networks are plain bridges", mistakes)?;
+        Some(Self)
+    }
+}
+
+/// The driver of a volume: this machine.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::config) struct Local;
+
+impl FromNode for Local {
+    fn read(node: &Node, mistakes: &mut Mistakes<'_>) -> Option<Self> {
+        driver(
+            node,
+            "volume",
+            &["local", "default", ""],
+            "remove it: volumes are on this machine",
+            mistakes,
+        )?;
+        Some(Self)
+    }
+}
+
+fn driver(
+    node: &Node,
+    what: &str,
+    known: &[&str],
+    help: &str,
+    mistakes: &mut Mistakes<'_>,
+) -> Option<()> {
+    let Text(text) = Text::read(node, mistakes)?;
+    if known.contains(&text.as_str()) {
+        return Some(());
+    }
+    mistakes.add(node.extent, format!("the {what} driver `{text}` is not supported"), help);
+    None
+}
+
 /// A network as the file defines it, and where.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::config) struct Defined<T> {
@@ -74,58 +117,45 @@ pub(in crate::config) struct Defined<T> {
 }
 
 /// The networks of the file by name.
-pub(super) fn networks(
-    map: Option<&Map<Maybe<TopNetwork>>>,
-    mistakes: &mut Mistakes<'_>,
-) -> BTreeMap<String, Defined<Network>> {
+pub(super) fn networks(map: Option<&Map<Maybe<TopNetwork>>>) -> BTreeMap<String, Defined<Network>> {
     let mut all = BTreeMap::new();
     for (key, top) in map.into_iter().flat_map(Map::iter) {
-        let value = top.0.as_ref().map(|top| network(key, top, mistakes)).unwrap_or_default();
+        let value = top.0.as_ref().map(|top| network(key, top)).unwrap_or_default();
         all.insert(key.text.clone(), Defined { key: key.clone(), value });
     }
     all
 }
 
-fn network(key: &Key, top: &TopNetwork, mistakes: &mut Mistakes<'_>) -> Network {
-    if let Some(driver) = &top.driver
-        && !["bridge", "default", ""].contains(&driver.value.0.as_str())
-    {
-        let message = format!("the driver `{}` of the network `{}` is not supported", driver.value.0, key.text);
-        mistakes.add(driver.extent, message, "remove it: networks are plain bridges");
-    }
+fn network(key: &Key, top: &TopNetwork) -> Network {
     let (external, name) = real_name(key, top.external.as_ref(), top.name.as_ref());
     Network {
         name,
         external,
         internal: top.internal.as_ref().is_some_and(|at| at.value.0),
-        labels: labels(top.labels.as_ref(), mistakes),
+        labels: top.labels.clone().map(|labels| labels.0).unwrap_or_default(),
     }
 }
 
 /// The volumes of the file by name.
-pub(super) fn volumes(
-    map: Option<&Map<Maybe<TopVolume>>>,
-    mistakes: &mut Mistakes<'_>,
-) -> BTreeMap<String, Defined<Volume>> {
+pub(super) fn volumes(map: Option<&Map<Maybe<TopVolume>>>) -> BTreeMap<String, Defined<Volume>> {
     let mut all = BTreeMap::new();
     for (key, top) in map.into_iter().flat_map(Map::iter) {
-        let value = top.0.as_ref().map(|top| volume(key, top, mistakes)).unwrap_or_default();
+        let value = top.0.as_ref().map(|top| volume(key, top)).unwrap_or_default();
         all.insert(key.text.clone(), Defined { key: key.clone(), value });
     }
     all
 }
 
-fn volume(key: &Key, top: &TopVolume, mistakes: &mut Mistakes<'_>) -> Volume {
-    if let Some(driver) = &top.driver
-        && !["local", ""].contains(&driver.value.0.as_str())
-    {
-        let message = format!("the driver `{}` of the volume `{}` is not supported", driver.value.0, key.text);
-        mistakes.add(driver.extent, message, "remove it: volumes are on this machine");
-    }
+fn volume(key: &Key, top: &TopVolume) -> Volume {
     let options = top.options.iter().flat_map(|options| &options.value.0);
     let options = options.map(|(key, at)| (key.text.clone(), at.value.clone().unwrap_or_default()));
     let (external, name) = real_name(key, top.external.as_ref(), top.name.as_ref());
-    Volume { name, external, options: options.collect(), labels: labels(top.labels.as_ref(), mistakes) }
+    Volume {
+        name,
+        external,
+        options: options.collect(),
+        labels: top.labels.clone().map(|labels| labels.0).unwrap_or_default(),
+    }
 }
 
 /// Whether it exists already, and its name outside of the file: one that exists is called like its key.

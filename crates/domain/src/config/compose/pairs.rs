@@ -1,5 +1,7 @@
 //! Names with values, as a mapping or as a list of `NAME=value`: environment, labels, arguments, host names.
 
+use std::collections::BTreeMap;
+
 use crate::config::mistake::Mistakes;
 use crate::config::reader::{At, FromNode, Map, wrong};
 use crate::config::yaml::{Key, Kind, Node, Value};
@@ -38,6 +40,25 @@ fn pair(item: &Node, mistakes: &mut Mistakes<'_>) -> Option<(Key, At<Option<Stri
     Some((key, At { value, extent: item.extent, title: item.extent }))
 }
 
+/// Labels of a container, an image, a network or a volume.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(in crate::config) struct Labels(pub BTreeMap<String, String>);
+
+/// What Launchway marks its own things with.
+const OURS: &str = "dev.launchway.";
+
+impl FromNode for Labels {
+    fn read(node: &Node, mistakes: &mut Mistakes<'_>) -> Option<Self> {
+        let Pairs(pairs) = Pairs::read(node, mistakes)?;
+        for (key, _) in pairs.iter().filter(|(key, _)| key.text.starts_with(OURS)) {
+            let message = format!("the label `{}` is Launchway's own", key.text);
+            mistakes.add(key.extent, message, "give it another name");
+        }
+        let label = |(key, at): (Key, At<Option<String>>)| (key.text, at.value.unwrap_or_default());
+        Some(Self(pairs.into_iter().map(label).collect()))
+    }
+}
+
 /// `extra_hosts`: `name:address`, `name=address`, or a mapping.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::config) struct Hosts(pub Vec<(String, String)>);
@@ -74,7 +95,8 @@ fn host(
     hosts: &mut Vec<(String, String)>,
 ) {
     let (name, address) = (name.trim(), address.trim());
-    let plain = address.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(address);
+    let plain =
+        address.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(address);
     if name.is_empty() || (plain != "host-gateway" && plain.parse::<std::net::IpAddr>().is_err()) {
         return no_address(address, place, mistakes);
     }
@@ -83,5 +105,9 @@ fn host(
 
 fn no_address(text: &str, place: &Node, mistakes: &mut Mistakes<'_>) {
     let message = format!("`{text}` is not the address of a host");
-    mistakes.add(place.extent, message, "write it like `db.internal:10.0.0.5` or `docker:host-gateway`");
+    mistakes.add(
+        place.extent,
+        message,
+        "write it like `db.internal:10.0.0.5` or `docker:host-gateway`",
+    );
 }

@@ -86,8 +86,9 @@ fn long(port: &LongPort) -> Result<Vec<Port>, Wrong> {
     let host = port.host_ip.as_ref().filter(|at| !at.value.0.is_empty());
     let host = host.map(|at| address(&at.value.0)).transpose()?;
     let number = |at: &At<Text>| {
-        range(&at.value.0)
-            .ok_or_else(|| (format!("`{}` is not a port", at.value.0), "write a number from 1 to 65535".to_owned()))
+        range(&at.value.0).ok_or_else(|| {
+            (format!("`{}` is not a port", at.value.0), "write a number from 1 to 65535".to_owned())
+        })
     };
     let published = port.published.as_ref().filter(|at| !FREE.contains(&at.value.0.as_str()));
     let published = published.map(number).transpose()?;

@@ -176,7 +176,10 @@ pub(super) fn bytes(text: &str) -> Option<units::Size> {
         None => (1.0, unit.as_str()),
     };
     let known = ["", "b", "i", "ib"].contains(&rest);
-    let number = number.parse::<f64>().ok().filter(|_| known && text.starts_with(|c: char| c.is_ascii_digit()))?;
+    let number = number
+        .parse::<f64>()
+        .ok()
+        .filter(|_| known && text.starts_with(|c: char| c.is_ascii_digit()))?;
     let total = number * factor;
     (total <= 2_f64.powi(62)).then(|| units::Size(total as u64))
 }
@@ -280,9 +283,16 @@ mod tests {
 
     #[test]
     fn a_number_becomes_the_text_that_compose_makes_of_it() {
-        for (text, wanted) in
-            [("1.10", "1.1"), ("0755", "493"), ("0x10", "16"), ("-5", "-5"), ("1e3", "1000"), ("8080", "8080"), ("0", "0"), ("0.5", "0.5")]
-        {
+        for (text, wanted) in [
+            ("1.10", "1.1"),
+            ("0755", "493"),
+            ("0x10", "16"),
+            ("-5", "-5"),
+            ("1e3", "1000"),
+            ("8080", "8080"),
+            ("0", "0"),
+            ("0.5", "0.5"),
+        ] {
             assert_eq!(number_text(text), wanted);
         }
     }

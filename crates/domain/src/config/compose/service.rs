@@ -2,16 +2,16 @@
 
 use crate::config::mistake::Mistakes;
 use crate::config::reader::{Any, At, FromNode, Map, foreign_mapping, wrong};
-use crate::config::yaml::{Node, Value};
+use crate::config::yaml::{Key, Node, Value};
 
 use super::build::Build;
-use super::depends::Depends;
+use super::depends::{Depends, On, STARTED};
 use super::files::Given;
 use super::health::Healthcheck;
 use super::limits::{Deploy, Restart, Ulimit};
 use super::mounts::{Memory, Volume};
 use super::networks::Networks;
-use super::pairs::{Hosts, Pairs};
+use super::pairs::{Hosts, Labels, Pairs};
 use super::ports::{Exposed, Ports};
 use super::scalars::{Bytes, Count, Cpus, Period, Some1, Text, Truth, Whole, text_of};
 use super::words::Command;
@@ -60,7 +60,7 @@ foreign_mapping! {
         "extra_hosts" extra_hosts: Option<At<Hosts>>,
         "group_add" group_add: Option<At<Vec<Text>>>,
         "shm_size" shm_size: Option<At<Bytes>>,
-        "labels" labels: Option<At<Pairs>>,
+        "labels" labels: Option<At<Labels>>,
         "cpus" cpus: Option<At<Cpus>>,
         "mem_limit" mem_limit: Option<At<Bytes>>,
         "mem_reservation" mem_reservation: Option<At<Bytes>>,
@@ -118,6 +118,66 @@ foreign_mapping! {
         "pre_stop" => "remove it: handle the stop signal in the service",
         "provider" => "remove it",
         "models" => "remove it",
+    }
+}
+
+impl Service {
+    /// How many run side by side, if the file says so.
+    pub fn replicas(&self) -> Option<u32> {
+        let deploy = self.deploy.as_ref().and_then(|deploy| deploy.replicas.as_ref());
+        deploy.or(self.scale.as_ref()).map(|at| at.value.0)
+    }
+
+    /// What it waits for; one that it is linked to has to be started before, as in Compose.
+    pub fn waits_for(&self) -> Vec<On> {
+        let mut all: Vec<On> =
+            self.depends_on.iter().flat_map(|depends| depends.0.clone()).collect();
+        for link in self.links.iter().flat_map(|links| &links.value) {
+            let name = link.value.0.split(':').next().unwrap_or_default();
+            if !all.iter().any(|on| on.name.value == name) {
+                let name = At { value: name.to_owned(), extent: link.extent, title: link.title };
+                all.push(On { condition: link.extent, name, dependency: STARTED });
+            }
+        }
+        all
+    }
+
+    /// Notes keys that are read and do not say what is supported.
+    pub(super) fn check(&self, key: &Key, mistakes: &mut Mistakes<'_>) {
+        for link in self.links.iter().flat_map(|links| &links.value) {
+            if let Some((name, alias)) = link.value.0.split_once(':')
+                && name != alias
+            {
+                let message = format!("the link `{}` gives `{name}` another name", link.value.0);
+                let help = format!(
+                    "write `networks: {{ default: {{ aliases: [{alias}] }} }}` at `{name}`"
+                );
+                mistakes.add(link.extent, message, help);
+            }
+        }
+        if let Some(mode) = self.deploy.as_ref().and_then(|deploy| deploy.mode.as_ref())
+            && mode.value.0 != "replicated"
+        {
+            let message = format!("`mode: {}` is not supported", mode.value.0);
+            mistakes.add(mode.extent, message, "remove it and write `replicas`");
+        }
+        let replicas = self.deploy.as_ref().and_then(|deploy| deploy.replicas.as_ref());
+        if let (Some(scale), Some(replicas)) = (&self.scale, replicas)
+            && scale.value != replicas.value
+        {
+            let message = format!("`{}` has two numbers of replicas", key.text);
+            mistakes.add(scale.title, message, "remove `scale`");
+        }
+        if let Some(policy) = &self.pull_policy
+            && !["missing", "if_not_present", "build"].contains(&policy.value.0.as_str())
+        {
+            let message = format!("`pull_policy: {}` is not supported", policy.value.0);
+            mistakes.add(
+                policy.extent,
+                message,
+                "remove it: an image is pulled if it is not there",
+            );
+        }
     }
 }
 

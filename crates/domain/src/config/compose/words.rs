@@ -31,7 +31,12 @@ impl FromNode for Command {
                 for item in items {
                     match text_of(item) {
                         Some(word) => words.push(word),
-                        None => wrong(item, mistakes, "text", "write one argument in each line after `- `"),
+                        None => wrong(
+                            item,
+                            mistakes,
+                            "text",
+                            "write one argument in each line after `- `",
+                        ),
                     }
                 }
                 Some(Self(Some(words)))
@@ -55,7 +60,10 @@ pub(super) fn split(text: &str) -> Result<Vec<String>, (String, &'static str)> {
             (Some(open), c) if c == open => quote = None,
             (None | Some('"'), '\\') => {
                 let Some(next) = chars.next() else {
-                    return Err(("the command ends with a backslash".into(), "remove it, or double it"));
+                    return Err((
+                        "the command ends with a backslash".into(),
+                        "remove it, or double it",
+                    ));
                 };
                 word.get_or_insert_default().push(match next {
                     't' => '\t',
@@ -76,7 +84,10 @@ pub(super) fn split(text: &str) -> Result<Vec<String>, (String, &'static str)> {
         }
     }
     if quote.is_some() {
-        return Err(("a quote in the command is not closed".into(), "close it, or escape it with `\\`"));
+        return Err((
+            "a quote in the command is not closed".into(),
+            "close it, or escape it with `\\`",
+        ));
     }
     words.extend(word);
     Ok(words)
