@@ -14,4 +14,5 @@ pub mod pipeline;
 mod reconcile;
 pub mod server;
 pub mod spec;
+pub mod up;
 pub mod world;
