@@ -11,6 +11,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use domain::route::Reason;
 
 use crate::facts::Flight;
+use crate::fast::Reply;
 use crate::files::{FileBody, Gzipped};
 use crate::guard::Busy;
 use crate::limits::Limited;
@@ -76,6 +77,7 @@ pub enum Held {
 enum Content {
     Bytes(Full<Bytes>),
     Upstream(Incoming, Option<Held>),
+    Reply(Box<Reply>),
     /// The trailers of a call that was ended early.
     Trailers(Option<HeaderMap>),
     File(FileBody),
@@ -101,6 +103,10 @@ impl Answer {
 
     pub fn upstream(body: Incoming, held: Held, flight: Flight) -> Self {
         Self::new(Content::Upstream(body, Some(held)), Some(flight))
+    }
+
+    pub fn reply(body: Reply, flight: Flight) -> Self {
+        Self::new(Content::Reply(Box::new(body)), Some(flight))
     }
 
     pub fn file(body: FileBody, flight: Flight) -> Self {
@@ -176,6 +182,9 @@ impl Body for Answer {
         let polled = match &mut this.content {
             Content::Bytes(full) => Pin::new(full).poll_frame(cx).map_err(|never| match never {}),
             Content::Upstream(body, _) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Content::Reply(reply) => {
+                reply.poll_next(cx).map(|read| read.map(|read| read.map_err(Into::into)))
+            }
             Content::Trailers(trailers) => {
                 Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
             }
@@ -197,7 +206,8 @@ impl Body for Answer {
                 if let (Some(flight), Some(data)) = (&mut this.flight, frame.data_ref()) {
                     flight.sent(data.len() as u64);
                 }
-                if this.is_end_stream() {
+                // Nothing follows trailers, whether or not the body knows.
+                if frame.is_trailers() || this.is_end_stream() {
                     this.finish();
                 }
             }
@@ -211,6 +221,7 @@ impl Body for Answer {
         match &self.content {
             Content::Bytes(full) => full.is_end_stream(),
             Content::Upstream(body, _) => body.is_end_stream(),
+            Content::Reply(reply) => reply.is_end(),
             Content::Trailers(trailers) => trailers.is_none(),
             Content::File(file) => file.left() == 0,
             // Known when it was asked for one piece too many.
@@ -222,6 +233,7 @@ impl Body for Answer {
         match &self.content {
             Content::Bytes(full) => full.size_hint(),
             Content::Upstream(body, _) => body.size_hint(),
+            Content::Reply(reply) => reply.size_hint(),
             Content::Trailers(_) => SizeHint::default(),
             Content::File(file) => SizeHint::with_exact(file.left()),
             Content::Gzipped(_) => SizeHint::default(),

@@ -15,11 +15,12 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::accept::Arrival;
 use crate::guard::State;
-use crate::pace::{Paces, Watch};
+use crate::pace::Paces;
 use crate::proxy::Connection;
 use crate::strict::{self, MAX_FIELDS, REFUSED, Refusal};
 use crate::worker::Worker;
@@ -60,7 +61,6 @@ where
 {
     let state = Arc::new(State::default());
     let idle_limit = worker.shared.limits.idle;
-    // GOAWAY tells the client which requests were not read: it may send these again.
     let no_more = worker.shared.accepts_no_more();
     let connection = Rc::new(Connection { worker, arrival, state: state.clone() });
     let paces = Paces::default();
@@ -77,22 +77,45 @@ where
         .keep_alive_interval(PING)
         .keep_alive_timeout(PONG)
         .serve_connection(TokioIo::new(stream), service);
-    // Ends with the connection.
-    let _stalled = Watch(tokio::task::spawn_local(stalled));
+    // Looked at when it ends, not whenever a frame comes.
+    let mut watch = Watch(tokio::task::spawn_local(async move {
+        tokio::select! {
+            () = no_more => End::NoMore,
+            () = idle(&state, idle_limit) => End::Idle,
+            () = stalled => End::Idle,
+        }
+    }));
     tokio::pin!(serving);
     let served = tokio::select! {
+        biased;
         served = serving.as_mut() => Some(served),
-        () = no_more => {
+        end = &mut watch.0 => {
+            // GOAWAY tells the client which requests were not read: it may send these again.
             serving.as_mut().graceful_shutdown();
-            Some(serving.as_mut().await)
-        }
-        () = idle(&state, idle_limit) => {
-            serving.as_mut().graceful_shutdown();
-            timeout(LEAVE, serving.as_mut()).await.ok()
+            match end {
+                Ok(End::NoMore) => Some(serving.as_mut().await),
+                Ok(End::Idle) | Err(_) => timeout(LEAVE, serving.as_mut()).await.ok(),
+            }
         }
     };
     if let Some(Err(error)) = served {
         tracing::debug!(%error, "client connection ended");
+    }
+}
+
+/// Why a connection should end.
+enum End {
+    /// The edge stops, or another one took over.
+    NoMore,
+    Idle,
+}
+
+/// A task that ends with its owner.
+struct Watch(JoinHandle<End>);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

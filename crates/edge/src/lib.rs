@@ -10,7 +10,8 @@
 //!                                                           ▼
 //!                                                         guard (raw bytes) → hyper → proxy → pool → replica
 //!                 listener (SO_REUSEPORT) → tls: by SNI ─▶ HTTP/1, as above         ▲   ├→ files
-//!                                           by ALPN     ─▶ HTTP/2: hyper ───────────┘   └→ upstream_h2 (gRPC)
+//!                                           by ALPN     ─▶ HTTP/2: hyper ───────────┘   ├→ upstream_h2 (gRPC)
+//!                                                                                       └→ fast::carry (no body)
 //!                                           acme-tls/1  ─▶ the challenge's certificate, then closed
 //! ```
 //!

@@ -18,7 +18,11 @@ impl Span {
     }
 
     pub fn of(self, bytes: &[u8]) -> &[u8] {
-        &bytes[usize::from(self.start)..usize::from(self.end)]
+        &bytes[self.range()]
+    }
+
+    pub fn range(self) -> Range<usize> {
+        usize::from(self.start)..usize::from(self.end)
     }
 }
 

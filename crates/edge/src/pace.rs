@@ -9,14 +9,13 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::{Service, service_fn};
-use tokio::sync::Notify;
-use tokio::task::JoinHandle;
+use tokio::task::AbortHandle;
 
 use crate::body::{Answer, BodyError};
 use crate::http2::admit;
@@ -33,24 +32,16 @@ pub struct Paces {
 /// One answer.
 #[derive(Default)]
 struct Pace {
-    /// Since when the client has not taken what is ready for it; `None` while nothing is.
-    since: Cell<Option<Instant>>,
-    cut: Notify,
+    /// How often it was seen that the client has not taken what is ready for it; `None` while nothing is.
+    untaken: Cell<Option<u32>>,
+    /// What carries it. Gone with it.
+    task: RefCell<Option<AbortHandle>>,
 }
 
 /// An answer whose pace is kept.
 pub struct Paced {
     answer: Answer,
     pace: Rc<Pace>,
-}
-
-/// A task that ends with its owner.
-pub struct Watch(pub JoinHandle<()>);
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 /// After this many answers the list is cleared of those that are over.
@@ -71,10 +62,11 @@ impl Paces {
         let paces = self.clone();
         service_fn(move |request| {
             let pace = paces.begin();
-            let answer = handle(connection.clone(), admit(request));
+            // On the heap: it is large, and each place that it passes would copy it.
+            let answer = Box::pin(handle(connection.clone(), admit(request)));
             async move {
                 let response = answer.await?;
-                pace.since.set(Some(Instant::now()));
+                pace.untaken.set(Some(0));
                 Ok(response.map(|answer| Paced { answer, pace }))
             }
         })
@@ -91,15 +83,23 @@ impl Paces {
         pace
     }
 
-    /// Cuts answers that nobody reads for `limit`, found out at most half of it later.
+    /// Cuts answers that nobody reads for `limit`, found out at most half of it later. Never ends.
     pub fn watch(&self, limit: Duration) -> impl Future<Output = ()> + use<> {
+        // The first look may come right after the answer was ready.
+        const LOOKS: u32 = 3;
         let all = self.all.clone();
         async move {
             loop {
                 tokio::time::sleep(limit / 2).await;
+                // Ending a task drops its pace, but not its place in the list.
                 for pace in all.borrow().iter().filter_map(Weak::upgrade) {
-                    if pace.since.get().is_some_and(|since| since.elapsed() >= limit) {
-                        pace.cut.notify_one();
+                    let Some(untaken) = pace.untaken.get() else { continue };
+                    pace.untaken.set(Some(untaken + 1));
+                    if untaken + 1 >= LOOKS
+                        && let Some(task) = &*pace.task.borrow()
+                    {
+                        tracing::debug!("a client does not read its answer");
+                        task.abort();
                     }
                 }
             }
@@ -107,19 +107,16 @@ impl Paces {
     }
 }
 
-impl<F: Future + 'static> hyper::rt::Executor<F> for Paces {
+impl<F> hyper::rt::Executor<F> for Paces
+where
+    F: Future<Output: 'static> + 'static,
+{
     fn execute(&self, task: F) {
         let pace = self.next.take();
-        tokio::task::spawn_local(async move {
-            let Some(pace) = pace else {
-                task.await;
-                return;
-            };
-            tokio::select! {
-                _ = task => {}
-                () = pace.cut.notified() => tracing::debug!("a client does not read its answer"),
-            }
-        });
+        let task = tokio::task::spawn_local(task);
+        if let Some(pace) = pace {
+            pace.task.replace(Some(task.abort_handle()));
+        }
     }
 }
 
@@ -133,7 +130,7 @@ impl Body for Paced {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.answer).poll_frame(cx);
-        this.pace.since.set(polled.is_ready().then(Instant::now));
+        this.pace.untaken.set(polled.is_ready().then_some(0));
         polled
     }
 

@@ -17,6 +17,7 @@ use crate::body::Answer;
 use crate::elsewhere;
 use crate::error_page::{Style, page};
 use crate::facts::Flight;
+use crate::fast;
 use crate::files::{self, Folders};
 use crate::forward::{self, leaves_http};
 use crate::guard::{Busy, State};
@@ -40,18 +41,18 @@ pub async fn handle(
     mut request: Request<Incoming>,
 ) -> Result<Response<Answer>, Infallible> {
     let busy = Busy::on(connection.state.clone());
-    let id = headers::identify(
+    let mut id = headers::identify(
         request.headers_mut(),
         &connection.arrival.client,
         &connection.worker.ids,
     );
     let leaving = leaves_http(&request);
     let http2 = request.version() == Version::HTTP_2;
-    let began = Instant::now();
     let log = connection.worker.shared.access_log.as_ref();
+    let began = log.map(|_| Instant::now());
     let mut line = log.map(|log| log_line(log.clone(), &connection, &request, &id));
     let mut response = answer(&connection, request, &id, &mut line).await;
-    if let Some(line) = line {
+    if let (Some(line), Some(began)) = (line, began) {
         let reason = response.extensions().get::<Reason>().copied();
         line.end(None, response.status().as_u16(), reason, (0, 0), began.elapsed());
     }
@@ -67,6 +68,8 @@ pub async fn handle(
     if stays || last || moves {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
+    // Never the same twice: it would only push others out of the table by which HTTP/2 compresses fields.
+    id.set_sensitive(http2);
     response.headers_mut().insert(headers::REQUEST_ID, id);
     Ok(response.map(|body| body.keeping(busy)))
 }
@@ -139,15 +142,16 @@ async fn answer(
             })
         }
         Target::Replicas(replicas) => {
-            let sent = forward::forward(
-                worker,
-                &route,
-                replicas,
-                &connection.arrival.client,
-                request,
-                flight,
-            )
-            .await;
+            let client = &connection.arrival.client;
+            let sent = if fast::takes(worker, &request) {
+                match fast::carry(worker, replicas, client, &request, &mut flight).await {
+                    Ok(answered) => Ok(answered.into_response(worker, flight)),
+                    Err(status) => Err((flight, status)),
+                }
+            } else {
+                // Large: whoever goes the other way needs no room for it.
+                Box::pin(forward::forward(worker, &route, replicas, client, request, flight)).await
+            };
             sent.unwrap_or_else(|(mut flight, status)| {
                 if Cut::is_behind(status) {
                     return cut(flight, status);

@@ -425,6 +425,19 @@ enum ChunkState {
     End,
 }
 
+impl ChunkState {
+    fn is_behind_chunks(self) -> bool {
+        matches!(self, Self::TrailerStart | Self::Trailer | Self::TrailerLf | Self::EndLf)
+    }
+}
+
+/// A part of a chunked body, without what frames it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    Data,
+    Trailers,
+}
+
 const MAX_CHUNK_LINE: usize = 256;
 const MAX_TRAILERS: usize = 8 * 1024;
 
@@ -445,10 +458,20 @@ impl Chunks {
 
     /// Takes bytes of the body; returns how many belong to it, and whether it ended there.
     pub fn advance(&mut self, bytes: &[u8]) -> Result<(usize, bool), Refusal> {
+        self.take(bytes, |_, _| {})
+    }
+
+    /// The same; `sink` gets what is in the chunks, and the lines of the trailers with the empty one behind them.
+    pub fn take(
+        &mut self,
+        bytes: &[u8],
+        mut sink: impl FnMut(Part, &[u8]),
+    ) -> Result<(usize, bool), Refusal> {
         let mut at = 0;
         while at < bytes.len() {
             if let ChunkState::Data(left) = self.state {
                 let step = left.min((bytes.len() - at) as u64);
+                sink(Part::Data, &bytes[at..at + step as usize]);
                 at += step as usize;
                 self.data = self.data.saturating_add(step);
                 self.state = match left - step {
@@ -456,6 +479,9 @@ impl Chunks {
                     left => ChunkState::Data(left),
                 };
                 continue;
+            }
+            if self.state.is_behind_chunks() {
+                sink(Part::Trailers, &bytes[at..=at]);
             }
             self.state = self.next(bytes[at])?;
             at += 1;

@@ -7,15 +7,19 @@
 //!
 //! Plain is: HTTP/1.1, a path, no wish for more than an answer, and replicas to answer it. Everything else,
 //! whatever is refused included, belongs to hyper, so that there is one place for each kind of answer.
-//! Nothing here allocates for a request: heads and bodies pass through buffers that the worker lends.
+//! Nothing here allocates for a request: heads and bodies pass through buffers that the worker lends. Requests that
+//! come over HTTP/2 without a body are hyper's as far as the client goes; they are [`carry`]ed over the same
+//! connections to replicas.
 
 mod buffers;
+mod call;
 mod connection;
 mod dates;
 mod exchange;
 mod log_line;
 mod outbox;
 mod pages;
+mod reply;
 mod request;
 mod response;
 mod timers;
@@ -32,8 +36,10 @@ use crate::accept::Arrival;
 use crate::config::Limits;
 use crate::worker::Worker;
 use buffers::Buffers;
+pub use call::{carry, takes};
 use connection::Connection;
 use dates::Dates;
+pub use reply::Reply;
 use timers::Timers;
 use upstreams::Upstreams;
 

@@ -2,6 +2,8 @@
 
 use std::mem::MaybeUninit;
 
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use httparse::{ParserConfig, Response};
 
 use crate::headers::{ends_in_answer, may_be_named};
@@ -54,16 +56,36 @@ pub struct Asked<'a> {
 /// Reads the head at the start of `bytes`, and writes it into `into` as the client gets it; `None` while it is
 /// incomplete. A head that says 1xx is written too: the final one follows it.
 pub fn read(bytes: &[u8], asked: Asked<'_>, into: &mut Vec<u8>) -> Result<Option<Answer>, Garbled> {
+    parse(bytes, |head, bytes| {
+        let answer = head.answer(asked.head)?;
+        head.write(&answer.body, &asked, bytes, into);
+        Ok(answer)
+    })
+}
+
+/// The same, with its fields as HTTP/2 takes them. `is_head`: the request was a HEAD.
+pub fn read_fields(bytes: &[u8], is_head: bool) -> Result<Option<(Answer, HeaderMap)>, Garbled> {
+    let mut fields = HeaderMap::new();
+    let answer = parse(bytes, |head, bytes| {
+        fields = head.fields(bytes)?;
+        head.answer(is_head)
+    })?;
+    Ok(answer.map(|answer| (answer, fields)))
+}
+
+fn parse(
+    bytes: &[u8],
+    mut answer: impl FnMut(&Head, &[u8]) -> Result<Answer, Garbled>,
+) -> Result<Option<Answer>, Garbled> {
     let bytes = &bytes[..bytes.len().min(MAX_HEAD)];
     if let Ok(head) = Head::read(bytes, &mut Lines::new()) {
-        return head.map(|head| head.answer(bytes, asked, into)).transpose();
+        return head.map(|head| answer(&head, bytes)).transpose();
     }
     // Replicas are forgiven what has one meaning all the same, a bare line feed for example.
     let Some((length, text)) = lenient(bytes)? else { return Ok(None) };
     let mut lines = Lines::new();
     let head = Head::read(&text, &mut lines).map_err(|Odd| Garbled)?.ok_or(Garbled)?;
-    let answer = head.answer(&text, asked, into)?;
-    Ok(Some(Answer { length, ..answer }))
+    Ok(Some(Answer { length, ..answer(&head, &text)? }))
 }
 
 /// A head as hyper would read it, written as it should be; and its own length.
@@ -179,14 +201,14 @@ impl<'l> Head<'l> {
         }
     }
 
-    fn answer(
-        &self,
-        bytes: &[u8],
-        asked: Asked<'_>,
-        into: &mut Vec<u8>,
-    ) -> Result<Answer, Garbled> {
-        let body = self.body(asked.head)?;
-        let interim = self.status < 200;
+    fn answer(&self, is_head: bool) -> Result<Answer, Garbled> {
+        let body = self.body(is_head)?;
+        let stays = !self.close && (self.minor == 1 || self.keep_alive);
+        let keep = stays && !matches!(body, Body::UntilClose);
+        Ok(Answer { status: self.status, length: self.end, body, keep, events: self.events })
+    }
+
+    fn write(&self, body: &Body, asked: &Asked<'_>, bytes: &[u8], into: &mut Vec<u8>) {
         into.extend_from_slice(b"HTTP/1.1");
         // From here on what is kept between two lines that are not is copied at once.
         let mut from = b"HTTP/1.1".len();
@@ -198,7 +220,7 @@ impl<'l> Head<'l> {
             }
         }
         into.extend_from_slice(&bytes[from..self.end - 2]);
-        if !interim {
+        if self.status >= 200 {
             if matches!(body, Body::Chunked(_) | Body::UntilClose) {
                 into.extend_from_slice(b"transfer-encoding: chunked\r\n");
             }
@@ -211,9 +233,24 @@ impl<'l> Head<'l> {
         }
         line(b"x-request-id", asked.id, into);
         into.extend_from_slice(b"\r\n");
-        let stays = !self.close && (self.minor == 1 || self.keep_alive);
-        let keep = stays && !matches!(body, Body::UntilClose);
-        Ok(Answer { status: self.status, length: self.end, body, keep, events: self.events })
+    }
+
+    /// The fields that go on.
+    fn fields(&self, bytes: &[u8]) -> Result<HeaderMap, Garbled> {
+        // One place in memory for all values.
+        let shared = Bytes::copy_from_slice(&bytes[..self.end]);
+        // Room for those that we add.
+        let mut fields = HeaderMap::with_capacity(self.lines.len() + 2);
+        for line in self.lines {
+            let name = line.name(bytes);
+            if self.ends(name, bytes) {
+                continue;
+            }
+            let name = HeaderName::from_bytes(name).map_err(|_| Garbled)?;
+            let value = HeaderValue::from_maybe_shared(shared.slice(line.value_span().range()));
+            fields.append(name, value.map_err(|_| Garbled)?);
+        }
+        Ok(fields)
     }
 
     /// Whether a field goes no further.

@@ -125,7 +125,7 @@ async fn a_half_closed_tunnel_does_not_stay_open() {
 }
 
 /// A table with these addresses, no health path.
-fn at(epoch: u64, addresses: &[std::net::SocketAddr]) -> Table {
+pub fn at(epoch: u64, addresses: &[std::net::SocketAddr]) -> Table {
     let endpoints = addresses.iter().map(|a| Endpoint::Http(*a)).collect();
     let mut slot = slot(1, &[("/", "backend", endpoints)]);
     slot.routes[0].health = None;
@@ -245,7 +245,7 @@ async fn a_replica_that_fails_its_health_check_is_left_alone_unless_all_do() {
 }
 
 /// A replica that answers its first request on each connection and closes at the second, without an answer.
-async fn breaks_at_the_second(posts: Arc<AtomicU64>) -> std::net::SocketAddr {
+pub async fn breaks_at_the_second(posts: Arc<AtomicU64>) -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {

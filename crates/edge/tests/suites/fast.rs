@@ -15,17 +15,17 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 /// A replica that answers every request head with the pieces it was given, and tells what it was sent.
-struct Scripted {
-    address: SocketAddr,
-    heads: mpsc::UnboundedReceiver<String>,
-    connections: Arc<AtomicU64>,
+pub struct Scripted {
+    pub address: SocketAddr,
+    pub heads: mpsc::UnboundedReceiver<String>,
+    pub connections: Arc<AtomicU64>,
     /// Connections that the edge closed.
     closed: Arc<AtomicU64>,
 }
 
 impl Scripted {
     /// Writes the pieces one after the other, each on its own; then closes the connection if it should.
-    async fn start(pieces: &[&[u8]], close: bool) -> Self {
+    pub async fn start(pieces: &[&[u8]], close: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (seen, heads) = mpsc::unbounded_channel();
@@ -74,15 +74,15 @@ impl Scripted {
     }
 }
 
-fn at(address: SocketAddr) -> Table {
+pub fn at(epoch: u64, address: SocketAddr) -> Table {
     let mut slot = slot(1, &[("/", "backend", vec![Endpoint::Http(address)])]);
     slot.routes[0].health = None;
-    table(1, Blue, &[(Blue, slot)])
+    table(epoch, Blue, &[(Blue, slot)])
 }
 
 async fn edge_to(address: SocketAddr, limits: Limits) -> TestEdge {
     let edge = TestEdge::with(limits);
-    edge.client.publish(&at(address)).await.unwrap();
+    edge.client.publish(&at(1, address)).await.unwrap();
     edge
 }
 

@@ -1,0 +1,279 @@
+//! A request without a body that came over HTTP/2: hyper speaks with the client, we with the replica, over the
+//! connections and with the framing of the fast path.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use domain::route::Reason;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use hyper::body::{Body as _, Incoming};
+
+use super::buffers::{Buffer, SIZE, held};
+use super::outbox::poll_write;
+use super::reply::Reply;
+use super::request::write_fields;
+use super::response::{Answer, read_fields};
+use super::timers::Alarm;
+use super::upstreams::Upstream;
+use crate::body;
+use crate::facts::Flight;
+use crate::headers::Client;
+use crate::pick::{Attempts, others};
+use crate::replica::Replica;
+use crate::upstream_h2::is_grpc;
+use crate::worker::Worker;
+
+/// Whether [`carry`] is for this request. Those with a body go through hyper, which sends and receives at once.
+pub fn takes(worker: &Worker, request: &Request<Incoming>) -> bool {
+    let plain = request.version() == Version::HTTP_2 && request.body().is_end_stream();
+    plain && worker.shared.limits.fast && !is_grpc(request)
+}
+
+/// Sends `request` to one of `replicas` and reads the head of the answer; the status of the error page if none
+/// answered.
+pub async fn carry(
+    worker: &Rc<Worker>,
+    replicas: &[Arc<Replica>],
+    client: &Client,
+    request: &Request<Incoming>,
+    flight: &mut Flight,
+) -> Result<Answered, StatusCode> {
+    let method = request.method();
+    let mut head = worker.fast.buffers.head();
+    write_fields(request, client, &mut head);
+    let call = Call {
+        worker,
+        replicas,
+        head: &head,
+        is_head: method == Method::HEAD,
+        repeatable: matches!(*method, Method::GET | Method::HEAD),
+    };
+    let answered = call.send(flight).await;
+    worker.fast.buffers.give_head(head);
+    answered.map_err(|reason| {
+        flight.because(reason);
+        StatusCode::from_u16(reason.status()).unwrap_or(StatusCode::BAD_GATEWAY)
+    })
+}
+
+/// An answer whose head was read.
+pub struct Answered {
+    status: u16,
+    events: bool,
+    fields: HeaderMap,
+    reply: Reply,
+}
+
+impl Answered {
+    /// For the client, with its body.
+    pub fn into_response(self, worker: &Rc<Worker>, mut flight: Flight) -> Response<body::Answer> {
+        let Self { status, events, fields, mut reply } = self;
+        let body = if let Some(bytes) = reply.whole() {
+            flight.answered_whole(status);
+            body::Answer::bytes(bytes, Some(flight))
+        } else {
+            flight.answered(status);
+            let cut = events.then(|| worker.ended(flight.service()));
+            let body = body::Answer::reply(reply, flight);
+            match cut {
+                Some(cut) => body.stream(cut),
+                None => body,
+            }
+        };
+        let mut response = Response::new(body);
+        *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+        *response.headers_mut() = fields;
+        response
+    }
+}
+
+struct Call<'a> {
+    worker: &'a Rc<Worker>,
+    replicas: &'a [Arc<Replica>],
+    /// As the replica gets it.
+    head: &'a [u8],
+    is_head: bool,
+    /// It may be sent again when nothing came back.
+    repeatable: bool,
+}
+
+/// The request under way on one connection.
+struct Attempt {
+    upstream: Upstream,
+    /// How much of the head was written.
+    written: usize,
+    /// The replica takes no more of it; it may have answered all the same.
+    deaf: bool,
+    /// What the replica sent and nobody has used yet.
+    buffer: Option<Buffer>,
+    /// It sent something.
+    heard: bool,
+    /// Since when it is waited for, as far as the timers know.
+    since: u64,
+}
+
+/// How an attempt ended.
+enum End {
+    Answer(Answer, HeaderMap),
+    /// The connection ended without a byte of an answer.
+    Unanswered,
+    Hangs,
+    Failed(Reason),
+}
+
+impl Call<'_> {
+    /// It goes out a second time only if it was never written, or if it is a GET or HEAD that got no byte of an
+    /// answer.
+    async fn send(&self, flight: &mut Flight) -> Result<Answered, Reason> {
+        let timers = &self.worker.fast.timers;
+        let alarm = poll_fn(|cx| Poll::Ready(timers.alarm(cx))).await;
+        let mut attempts = Attempts::default();
+        loop {
+            let random = || self.worker.ids.next();
+            let replica = attempts.pick(self.replicas, random).ok_or(Reason::NoReplica)?;
+            let upstream = match self.pooled(replica, &attempts) {
+                Some(upstream) => upstream,
+                None => match self.connect(replica, flight).await {
+                    Some(upstream) => upstream,
+                    None if attempts.again(replica, flight, false) => continue,
+                    None => return Err(Reason::Connect),
+                },
+            };
+            let reused = upstream.reused();
+            if reused {
+                flight.connected(replica.address, None);
+            }
+            let mut attempt = Attempt {
+                upstream,
+                written: 0,
+                deaf: false,
+                buffer: None,
+                heard: false,
+                since: timers.now(),
+            };
+            self.watch(&alarm);
+            let end = poll_fn(|cx| self.poll(&mut attempt, replica, &alarm, cx)).await;
+            let reason = match end {
+                End::Answer(answer, fields) => {
+                    let Attempt { upstream, buffer, written, .. } = attempt;
+                    let Answer { status, body, keep, events, .. } = answer;
+                    let keep = keep && written == self.head.len();
+                    let reply = Reply::new(self.worker, upstream, buffer, body, keep);
+                    return Ok(Answered { status, events, fields, reply });
+                }
+                End::Failed(reason) => {
+                    self.worker.fast.buffers.drop(&mut attempt.buffer);
+                    return Err(reason);
+                }
+                End::Hangs => Reason::Timeout,
+                End::Unanswered => Reason::Closed,
+            };
+            let written = attempt.written > 0;
+            if !written && reused {
+                // The connection had died before anything was written: as good as not having been there.
+                continue;
+            }
+            let lost = written && !self.repeatable;
+            if lost || !attempts.again(replica, flight, true) {
+                return Err(reason);
+            }
+        }
+    }
+
+    fn pooled(&self, replica: &Arc<Replica>, attempts: &Attempts) -> Option<Upstream> {
+        let fast = &self.worker.fast;
+        let kept = || fast.upstreams.take(replica, !self.repeatable, fast.timers.now());
+        if attempts.fresh() { None } else { kept() }
+    }
+
+    async fn connect(&self, replica: &Arc<Replica>, flight: &mut Flight) -> Option<Upstream> {
+        // Seldom: a request that finds a connection needs no room for this.
+        match Box::pin(self.worker.fast.upstreams.connect(replica)).await {
+            Ok((upstream, took)) => {
+                flight.connected(replica.address, Some(took));
+                Some(upstream)
+            }
+            Err(fault) => {
+                replica.eject(fault);
+                self.worker.shared.recheck.notify_one();
+                None
+            }
+        }
+    }
+
+    /// Sets the alarm for what is waited for.
+    fn watch(&self, alarm: &Alarm) {
+        // Now and then it is asked whether the replica hangs.
+        let limit = self.worker.shared.limits.answer;
+        alarm.set(if self.can_move() { Duration::ZERO } else { limit });
+    }
+
+    fn can_move(&self) -> bool {
+        self.repeatable && self.replicas.len() > 1
+    }
+
+    fn poll(
+        &self,
+        attempt: &mut Attempt,
+        replica: &Arc<Replica>,
+        alarm: &Alarm,
+        cx: &mut Context<'_>,
+    ) -> Poll<End> {
+        while attempt.written < self.head.len() && !attempt.deaf {
+            let rest = &self.head[attempt.written..];
+            match poll_write(&mut attempt.upstream.stream, [rest], cx) {
+                Poll::Ready(Ok(n)) => attempt.written += n,
+                Poll::Ready(Err(_)) => attempt.deaf = true,
+                Poll::Pending => break,
+            }
+        }
+        if let Poll::Ready(end) = self.poll_answer(attempt, cx) {
+            return Poll::Ready(end);
+        }
+        if !alarm.went_off() {
+            return Poll::Pending;
+        }
+        let timers = &self.worker.fast.timers;
+        let waited = Duration::from_millis(timers.now().saturating_sub(attempt.since));
+        if waited >= self.worker.shared.limits.answer {
+            return Poll::Ready(End::Failed(Reason::Timeout));
+        }
+        if self.can_move()
+            && !attempt.heard
+            && replica.is_hanging()
+            && others(self.replicas, replica)
+        {
+            return Poll::Ready(End::Hangs);
+        }
+        self.watch(alarm);
+        Poll::Pending
+    }
+
+    fn poll_answer(&self, attempt: &mut Attempt, cx: &mut Context<'_>) -> Poll<End> {
+        let buffers = &self.worker.fast.buffers;
+        loop {
+            match buffers.poll_fill(&mut attempt.upstream.stream, &mut attempt.buffer, cx) {
+                Poll::Ready(Ok(1..)) => attempt.heard = true,
+                Poll::Ready(_) if attempt.heard => return Poll::Ready(End::Failed(Reason::Closed)),
+                Poll::Ready(_) => return Poll::Ready(End::Unanswered),
+                Poll::Pending => return Poll::Pending,
+            }
+            while !held(&attempt.buffer).is_empty() {
+                match read_fields(held(&attempt.buffer), self.is_head) {
+                    Ok(Some((answer, fields))) => {
+                        buffers.consume(&mut attempt.buffer, answer.length);
+                        // An interim answer is for us; the final one follows it.
+                        if answer.status >= 200 {
+                            return Poll::Ready(End::Answer(answer, fields));
+                        }
+                    }
+                    Ok(None) if held(&attempt.buffer).len() < SIZE => break,
+                    _ => return Poll::Ready(End::Failed(Reason::Garbled)),
+                }
+            }
+        }
+    }
+}
