@@ -4,8 +4,9 @@ mod common;
 
 use std::time::Duration;
 
+use common::docker::SERVE_INSIDE;
 use common::*;
-use domain::slot::{Color, Endpoint, Exit, Launch, ReplicaState};
+use domain::slot::{Color, Endpoint, Exit, JobSpec, Launch, ReplicaState, ServiceSpec};
 use engine::fake::{Behaviour, FakeEngine};
 use engine::{Engine, LogSource};
 
@@ -15,6 +16,14 @@ trait World {
     fn home(&self) -> &Home;
     /// A command that behaves so. `environment` holds what the server of the tests is told.
     fn command(&self, plot: Plot) -> String;
+
+    fn service(&self, name: &str, plot: Plot) -> ServiceSpec {
+        service(self.home(), name, &self.command(plot))
+    }
+
+    fn job(&self, id: &str, plot: Plot) -> JobSpec {
+        job(self.home(), id, &self.command(plot))
+    }
 }
 
 enum Plot {
@@ -25,6 +34,14 @@ enum Plot {
 }
 
 struct Process(Home, engine::process::ProcessEngine);
+
+impl Process {
+    fn new() -> Self {
+        let home = Home::new();
+        let engine = home.engine();
+        Self(home, engine)
+    }
+}
 
 impl World for Process {
     fn engine(&self) -> &dyn Engine {
@@ -82,9 +99,39 @@ impl World for Fake {
     }
 }
 
+impl World for common::docker::World {
+    fn engine(&self) -> &dyn Engine {
+        &self.engine
+    }
+
+    fn home(&self) -> &Home {
+        &self.home
+    }
+
+    fn command(&self, plot: Plot) -> String {
+        match plot {
+            Plot::Healthy => SERVE_INSIDE.to_owned(),
+            Plot::Answers(status, _) => format!("ANSWER={status} {SERVE_INSIDE}"),
+            Plot::Says(lines, code) => {
+                let says: String = lines.iter().map(|line| format!("echo '{line}'; ")).collect();
+                format!("{says}exit {code}")
+            }
+            Plot::Runs(time) => format!("exec sleep {}", time.as_secs_f64()),
+        }
+    }
+
+    fn service(&self, name: &str, plot: Plot) -> ServiceSpec {
+        self.service(name, &self.command(plot))
+    }
+
+    fn job(&self, id: &str, plot: Plot) -> JobSpec {
+        self.job(id, &self.command(plot))
+    }
+}
+
 async fn applying_twice_changes_nothing(world: &impl World) {
     let engine = world.engine();
-    let web = service(world.home(), "web", &world.command(Plot::Healthy));
+    let web = world.service("web", Plot::Healthy);
     let spec = slot(Color::Blue, 1, vec![web]);
     engine.apply(&spec).await.unwrap();
     let first = until_ready(engine, Color::Blue, "web").await;
@@ -95,7 +142,7 @@ async fn applying_twice_changes_nothing(world: &impl World) {
 
 async fn more_replicas_do_not_disturb_those_that_run(world: &impl World) {
     let engine = world.engine();
-    let mut web = service(world.home(), "web", &world.command(Plot::Healthy));
+    let mut web = world.service("web", Plot::Healthy);
     engine.apply(&slot(Color::Blue, 1, vec![web.clone()])).await.unwrap();
     let first = until_ready(engine, Color::Blue, "web").await;
     web.replicas = 3;
@@ -116,11 +163,8 @@ async fn more_replicas_do_not_disturb_those_that_run(world: &impl World) {
 
 async fn a_replica_that_ends_at_once_is_shown_with_its_output(world: &impl World) {
     let engine = world.engine();
-    let command = world.command(Plot::Says(&["cannot find tea.toml"], 3));
-    engine
-        .apply(&slot(Color::Green, 1, vec![service(world.home(), "web", &command)]))
-        .await
-        .unwrap();
+    let web = world.service("web", Plot::Says(&["cannot find tea.toml"], 3));
+    engine.apply(&slot(Color::Green, 1, vec![web])).await.unwrap();
     let exited = |s: &domain::slot::ReplicaStatus| matches!(s.state, ReplicaState::Exited { .. });
     let status = until(engine, Color::Green, "web", exited).await;
     let ReplicaState::Exited { exit, tail } = status.state else { unreachable!() };
@@ -133,8 +177,8 @@ async fn a_replica_that_is_unhealthy_shows_what_it_answered(world: &impl World) 
     let engine = world.engine();
     let answers = [("500", "500 Internal Server Error"), ("302", "302 Found, to /login")];
     for (release, (status, expected)) in answers.into_iter().enumerate() {
-        let command = world.command(Plot::Answers(status, expected));
-        let spec = slot(Color::Blue, release as u64, vec![service(world.home(), "web", &command)]);
+        let web = world.service("web", Plot::Answers(status, expected));
+        let spec = slot(Color::Blue, release as u64, vec![web]);
         engine.apply(&spec).await.unwrap();
         let seen = |s: &domain::slot::ReplicaStatus| match &s.state {
             ReplicaState::Starting { transcript } => {
@@ -149,7 +193,7 @@ async fn a_replica_that_is_unhealthy_shows_what_it_answered(world: &impl World) 
 
 async fn another_spec_replaces_what_runs(world: &impl World) {
     let engine = world.engine();
-    let mut web = service(world.home(), "web", &world.command(Plot::Healthy));
+    let mut web = world.service("web", Plot::Healthy);
     engine.apply(&slot(Color::Blue, 1, vec![web.clone()])).await.unwrap();
     let first = until_ready(engine, Color::Blue, "web").await;
     web.env.insert("BODY".into(), "oolong".into());
@@ -165,7 +209,7 @@ async fn another_spec_replaces_what_runs(world: &impl World) {
 
 async fn two_slots_run_side_by_side_and_one_can_be_removed(world: &impl World) {
     let engine = world.engine();
-    let web = service(world.home(), "web", &world.command(Plot::Healthy));
+    let web = world.service("web", Plot::Healthy);
     engine.apply(&slot(Color::Blue, 1, vec![web.clone()])).await.unwrap();
     engine.apply(&slot(Color::Green, 2, vec![web])).await.unwrap();
     let blue = until_ready(engine, Color::Blue, "web").await;
@@ -191,7 +235,7 @@ async fn a_static_service_is_ready_without_a_process(world: &impl World) {
 
 async fn a_job_runs_once_even_if_asked_for_twice_at_the_same_time(world: &impl World) {
     let engine = world.engine();
-    let counted = job(world.home(), "ro-1.migrate", &world.command(Plot::Says(&["migrated"], 0)));
+    let counted = world.job("ro-1.migrate", Plot::Says(&["migrated"], 0));
     let (one, two) = tokio::join!(engine.run(&counted), engine.run(&counted));
     let (one, two) = (one.unwrap(), two.unwrap());
     assert_eq!(one, two);
@@ -204,15 +248,15 @@ async fn a_job_runs_once_even_if_asked_for_twice_at_the_same_time(world: &impl W
 
 async fn a_job_that_fails_says_how(world: &impl World) {
     let engine = world.engine();
-    let command = world.command(Plot::Says(&["column tea does not exist"], 7));
-    let outcome = engine.run(&job(world.home(), "failing", &command)).await.unwrap();
+    let failing = world.job("failing", Plot::Says(&["column tea does not exist"], 7));
+    let outcome = engine.run(&failing).await.unwrap();
     assert_eq!(outcome.exit, Exit::Code(7));
     assert_eq!(outcome.tail, ["column tea does not exist"]);
 }
 
 async fn a_job_is_stopped_at_its_time_limit(world: &impl World) {
     let engine = world.engine();
-    let mut long = job(world.home(), "long", &world.command(Plot::Runs(Duration::from_secs(300))));
+    let mut long = world.job("long", Plot::Runs(Duration::from_secs(300)));
     long.time_limit = Duration::from_millis(300);
     let outcome = tokio::time::timeout(PATIENCE, engine.run(&long)).await.unwrap().unwrap();
     assert_eq!(outcome.exit, Exit::TimedOut);
@@ -220,7 +264,7 @@ async fn a_job_is_stopped_at_its_time_limit(world: &impl World) {
 
 async fn a_job_can_be_canceled(world: &impl World) {
     let engine = world.engine();
-    let long = job(world.home(), "canceled", &world.command(Plot::Runs(Duration::from_secs(300))));
+    let long = world.job("canceled", Plot::Runs(Duration::from_secs(300)));
     engine.cancel(&staging(), "never-began").await.unwrap();
     let stop = async {
         let source = LogSource::Job { id: long.id.clone() };
@@ -237,7 +281,7 @@ async fn a_job_can_be_canceled(world: &impl World) {
 
 async fn logs_are_the_last_lines_as_they_were_written(world: &impl World) {
     let engine = world.engine();
-    let web = service(world.home(), "web", &world.command(Plot::Healthy));
+    let web = world.service("web", Plot::Healthy);
     engine.apply(&slot(Color::Blue, 1, vec![web])).await.unwrap();
     until_ready(engine, Color::Blue, "web").await;
     let source = LogSource::Replica { slot: Color::Blue, service: name("web"), index: 0 };
@@ -249,7 +293,7 @@ async fn logs_are_the_last_lines_as_they_were_written(world: &impl World) {
 
 async fn a_command_runs_beside_a_replica(world: &impl World) {
     let engine = world.engine();
-    let web = service(world.home(), "web", &world.command(Plot::Healthy));
+    let web = world.service("web", Plot::Healthy);
     engine.apply(&slot(Color::Blue, 1, vec![web])).await.unwrap();
     let command = ["true".to_owned()];
     let outcome = engine.exec(&staging(), Color::Blue, &name("web"), &command).await.unwrap();
@@ -260,7 +304,7 @@ async fn a_command_runs_beside_a_replica(world: &impl World) {
 
 async fn usage_names_every_replica_that_runs(world: &impl World) {
     let engine = world.engine();
-    let web = service(world.home(), "web", &world.command(Plot::Healthy));
+    let web = world.service("web", Plot::Healthy);
     engine.apply(&slot(Color::Blue, 1, vec![web])).await.unwrap();
     until_ready(engine, Color::Blue, "web").await;
     let usage = engine.usage(&staging()).await.unwrap();
@@ -271,7 +315,7 @@ async fn usage_names_every_replica_that_runs(world: &impl World) {
 
 async fn after_down_nothing_is_left(world: &impl World) {
     let engine = world.engine();
-    let web = service(world.home(), "web", &world.command(Plot::Healthy));
+    let web = world.service("web", Plot::Healthy);
     engine.apply(&slot(Color::Blue, 1, vec![web.clone()])).await.unwrap();
     engine.apply(&slot(Color::Green, 2, vec![web])).await.unwrap();
     engine.down(&staging(), true).await.unwrap();
@@ -290,7 +334,8 @@ macro_rules! contract {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $promise() {
-                    let world = $make;
+                    // Without what it runs on, an engine says so and is left out.
+                    let Some(world) = $make else { return };
                     super::$promise(&world).await;
                     world.engine().down(&staging(), true).await.unwrap();
                 }
@@ -323,6 +368,7 @@ macro_rules! engines {
 }
 
 engines! {
-    process: { let home = Home::new(); let engine = home.engine(); Process(home, engine) },
-    fake: Fake(Home::new(), FakeEngine::new()),
+    process: Some(Process::new()),
+    docker: common::docker::World::new().await,
+    fake: Some(Fake(Home::new(), FakeEngine::new())),
 }
