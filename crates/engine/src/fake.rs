@@ -2,6 +2,7 @@
 //!
 //! Every command succeeds at once unless [`FakeEngine::script`] says otherwise.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -26,7 +27,7 @@ pub enum Behaviour {
     Works { says: Vec<String> },
     /// A replica is ready after a while; a job takes that long.
     Slow(Duration),
-    /// A replica runs and its probe gets this answer for ever.
+    /// A replica runs and its probe gets this answer for ever; one that was ready before is unready now.
     NeverReady { answer: String },
     /// A replica or job ends at once.
     Exits { exit: Exit, says: Vec<String> },
@@ -61,8 +62,11 @@ struct Slot {
 struct Replica {
     of: ServiceSpec,
     pid: u32,
+    /// Where it answers, whatever process it is by now.
+    at: u32,
     since: Instant,
     restarts: u32,
+    was_ready: Cell<bool>,
 }
 
 #[derive(Debug, Clone)]
@@ -125,7 +129,14 @@ impl Inner {
         }
         let pid = self.next_pid();
         self.executed.push(command_of(service).to_owned());
-        let replica = Replica { of: service.clone(), pid, since: Instant::now(), restarts: 0 };
+        let replica = Replica {
+            of: service.clone(),
+            pid,
+            at: pid,
+            since: Instant::now(),
+            restarts: 0,
+            was_ready: Cell::new(false),
+        };
         self.replicas.insert(key, replica);
     }
 
@@ -151,12 +162,18 @@ impl Inner {
             let state = ReplicaState::Starting { transcript: Vec::new() };
             return ReplicaStatus { index, endpoint: endpoint(0), state, restarts: 0, pid: None };
         };
-        let transcript = |answer: &str| vec![record(service, replica.pid, answer)];
+        let transcript = |answer: &str| vec![record(service, replica.at, answer)];
         let state = match self.behaviour(command_of(service)) {
             Behaviour::Slow(time) if replica.since.elapsed() < time => {
                 ReplicaState::Starting { transcript: transcript("connection refused") }
             }
-            Behaviour::Works { .. } | Behaviour::Slow(_) => ReplicaState::Ready,
+            Behaviour::Works { .. } | Behaviour::Slow(_) => {
+                replica.was_ready.set(true);
+                ReplicaState::Ready
+            }
+            Behaviour::NeverReady { answer } if replica.was_ready.get() => {
+                ReplicaState::Unready { transcript: transcript(&answer) }
+            }
             Behaviour::NeverReady { answer } => {
                 ReplicaState::Starting { transcript: transcript(&answer) }
             }
@@ -167,7 +184,7 @@ impl Inner {
         };
         let pid = (!matches!(state, ReplicaState::Exited { .. })).then_some(replica.pid);
         let restarts = replica.restarts;
-        ReplicaStatus { index, endpoint: endpoint(replica.pid), state, restarts, pid }
+        ReplicaStatus { index, endpoint: endpoint(replica.at), state, restarts, pid }
     }
 
     fn says(&self, command: &str) -> Vec<String> {

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use common::docker::SERVE_INSIDE;
 use common::*;
-use domain::slot::{Color, Endpoint, Exit, JobSpec, Launch, ReplicaState, ServiceSpec};
+use domain::slot::{
+    Color, Endpoint, Exit, JobSpec, Launch, ReplicaState, ReplicaStatus, ServiceSpec,
+};
 use engine::fake::{Behaviour, FakeEngine};
 use engine::{Engine, LogSource};
 
@@ -16,6 +18,19 @@ trait World {
     fn home(&self) -> &Home;
     /// A command that behaves so. `environment` holds what the server of the tests is told.
     fn command(&self, plot: Plot) -> String;
+
+    /// The replicas of `Plot::Spoils` turn unhealthy now.
+    fn spoil(&self) {
+        std::fs::write(self.home().sick(), "").unwrap();
+    }
+
+    /// `kill -9` of a replica's process.
+    fn kill(&self, status: &ReplicaStatus) {
+        kill(status.pid.unwrap(), "KILL");
+    }
+
+    /// The engine of the next server, after a `kill -9` of the first; `None` where there is no server to kill.
+    fn successor(&self) -> Option<Box<dyn Engine>>;
 
     fn service(&self, name: &str, plot: Plot) -> ServiceSpec {
         service(self.home(), name, &self.command(plot))
@@ -28,6 +43,8 @@ trait World {
 
 enum Plot {
     Healthy,
+    /// Healthy until [`World::spoil`].
+    Spoils,
     Answers(&'static str, &'static str),
     Says(&'static [&'static str], i32),
     Runs(Duration),
@@ -44,6 +61,10 @@ impl Process {
 }
 
 impl World for Process {
+    fn successor(&self) -> Option<Box<dyn Engine>> {
+        Some(Box::new(self.0.engine()))
+    }
+
     fn engine(&self) -> &dyn Engine {
         &self.1
     }
@@ -55,6 +76,7 @@ impl World for Process {
     fn command(&self, plot: Plot) -> String {
         match plot {
             Plot::Healthy => SERVE.to_owned(),
+            Plot::Spoils => format!("SICK={} {SERVE}", self.0.sick().display()),
             Plot::Answers(status, _) => format!("ANSWER={status} {SERVE}"),
             Plot::Says(lines, code) => {
                 let says: String = lines.iter().map(|line| format!("echo '{line}'; ")).collect();
@@ -67,7 +89,22 @@ impl World for Process {
 
 struct Fake(Home, FakeEngine);
 
+const SPOILS: &str = "spoils";
+
 impl World for Fake {
+    fn spoil(&self) {
+        let answer = "500 Internal Server Error".to_owned();
+        self.1.script(SPOILS, Behaviour::NeverReady { answer });
+    }
+
+    fn kill(&self, _: &ReplicaStatus) {
+        self.1.kill_replica(&staging(), Color::Blue, &name("web"));
+    }
+
+    fn successor(&self) -> Option<Box<dyn Engine>> {
+        None
+    }
+
     fn engine(&self) -> &dyn Engine {
         &self.1
     }
@@ -81,6 +118,7 @@ impl World for Fake {
             Plot::Healthy => {
                 ("healthy".to_owned(), Behaviour::Works { says: vec!["serving".into()] })
             }
+            Plot::Spoils => (SPOILS.to_owned(), Behaviour::Works { says: Vec::new() }),
             Plot::Answers(status, answer) => {
                 (format!("answers {status}"), Behaviour::NeverReady { answer: answer.to_owned() })
             }
@@ -100,6 +138,10 @@ impl World for Fake {
 }
 
 impl World for common::docker::World {
+    fn successor(&self) -> Option<Box<dyn Engine>> {
+        Some(Box::new(self.again()))
+    }
+
     fn engine(&self) -> &dyn Engine {
         &self.engine
     }
@@ -111,6 +153,7 @@ impl World for common::docker::World {
     fn command(&self, plot: Plot) -> String {
         match plot {
             Plot::Healthy => SERVE_INSIDE.to_owned(),
+            Plot::Spoils => format!("SICK={} {SERVE_INSIDE}", self.home.sick().display()),
             Plot::Answers(status, _) => format!("ANSWER={status} {SERVE_INSIDE}"),
             Plot::Says(lines, code) => {
                 let says: String = lines.iter().map(|line| format!("echo '{line}'; ")).collect();
@@ -188,6 +231,64 @@ async fn a_replica_that_is_unhealthy_shows_what_it_answered(world: &impl World) 
             other => panic!("{other:?}"),
         };
         until(engine, Color::Blue, "web", seen).await;
+    }
+}
+
+async fn a_replica_that_turns_unhealthy_is_unready_and_shows_what_it_answered(world: &impl World) {
+    let engine = world.engine();
+    let web = world.service("web", Plot::Spoils);
+    engine.apply(&slot(Color::Blue, 1, vec![web])).await.unwrap();
+    let first = until_ready(engine, Color::Blue, "web").await;
+    world.spoil();
+    let unready = |status: &ReplicaStatus| matches!(status.state, ReplicaState::Unready { .. });
+    let status = until(engine, Color::Blue, "web", unready).await;
+    let ReplicaState::Unready { transcript } = status.state else { unreachable!() };
+    let last = transcript.last().unwrap();
+    assert!(!last.ok && last.request.ends_with("/health"), "{last:?}");
+    assert_eq!(last.answer, "500 Internal Server Error");
+    assert_eq!((status.pid, status.endpoint), (first.pid, first.endpoint), "it is left running");
+}
+
+async fn a_killed_replica_comes_back_where_it_was(world: &impl World) {
+    let engine = world.engine();
+    let web = world.service("web", Plot::Healthy);
+    engine.apply(&slot(Color::Blue, 1, vec![web])).await.unwrap();
+    let first = until_ready(engine, Color::Blue, "web").await;
+    world.kill(&first);
+    let back =
+        |s: &ReplicaStatus| s.state == ReplicaState::Ready && s.restarts > 0 && s.pid != first.pid;
+    let second = until(engine, Color::Blue, "web", back).await;
+    assert_eq!(second.endpoint, first.endpoint);
+    assert!(engine.observe(&staging()).await.unwrap().slots[&Color::Blue].ready());
+}
+
+/// Killed at some moment of an `apply`, and never told what came of it.
+async fn the_next_server_goes_on_where_one_was_killed(world: &impl World) {
+    let mut web = world.service("web", Plot::Healthy);
+    web.replicas = 2;
+    let api = world.service("api", Plot::Healthy);
+    for (round, after) in [0, 20, 150, 600].into_iter().enumerate() {
+        let spec = slot(Color::Blue, round as u64, vec![web.clone(), api.clone()]);
+        let killed = world.successor();
+        let applying = killed.as_deref().unwrap_or(world.engine()).apply(&spec);
+        let _ = tokio::time::timeout(Duration::from_millis(after), applying).await;
+        drop(killed);
+        let next = world.successor();
+        let engine = next.as_deref().unwrap_or(world.engine());
+        engine.apply(&spec).await.unwrap();
+        let first = until_slot_ready(engine, Color::Blue).await;
+        let pids = |snapshot: &domain::slot::Snapshot| {
+            let all = snapshot.slots[&Color::Blue].services.values().flatten();
+            all.map(|replica| replica.pid.unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(pids(&first).len(), 3);
+        assert_eq!(first.slots[&Color::Blue].release.as_str(), format!("r{round}"));
+        let after = world.successor();
+        let engine = after.as_deref().unwrap_or(world.engine());
+        engine.apply(&spec).await.unwrap();
+        let second = until_slot_ready(engine, Color::Blue).await;
+        assert_eq!(pids(&second), pids(&first), "what runs is adopted");
+        assert_eq!(engine.usage(&staging()).await.unwrap().len(), 3, "and nothing else runs");
     }
 }
 
@@ -352,6 +453,9 @@ macro_rules! engines {
             more_replicas_do_not_disturb_those_that_run
             a_replica_that_ends_at_once_is_shown_with_its_output
             a_replica_that_is_unhealthy_shows_what_it_answered
+            a_replica_that_turns_unhealthy_is_unready_and_shows_what_it_answered
+            a_killed_replica_comes_back_where_it_was
+            the_next_server_goes_on_where_one_was_killed
             another_spec_replaces_what_runs
             two_slots_run_side_by_side_and_one_can_be_removed
             a_static_service_is_ready_without_a_process

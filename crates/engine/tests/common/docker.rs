@@ -94,11 +94,10 @@ impl World {
             answers_at: Some(8000),
             working_dir: Some("/srv".into()),
             init: true,
-            mounts: vec![Mount {
-                source: Source::Host(self.home.artifact()),
-                target: "/srv".into(),
-                read_only: true,
-            }],
+            mounts: vec![
+                host(&self.home.artifact(), "/srv"),
+                host(&self.home.scratch(), &self.home.scratch().to_string_lossy()),
+            ],
             ..Container::default()
         }
     }
@@ -184,6 +183,11 @@ impl Drop for World {
             let _ = sweeping.join();
         });
     }
+}
+
+/// A folder of the machine, read-only.
+pub fn host(source: &std::path::Path, target: &str) -> Mount {
+    Mount { source: Source::Host(source.to_owned()), target: target.to_owned(), read_only: true }
 }
 
 /// Environment variables from pairs.

@@ -55,6 +55,11 @@ impl Home {
         self.path().join("scratch")
     }
 
+    /// While it exists, servers that were told of it are unwell.
+    pub fn sick(&self) -> PathBuf {
+        self.scratch().join("sick")
+    }
+
     /// A new engine over the same state, as after a restart of the server.
     pub fn engine(&self) -> ProcessEngine {
         let shim = env!("CARGO_BIN_EXE_launchway-shim").into();
@@ -114,12 +119,13 @@ pub fn alive(pid: u32) -> bool {
     stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
 }
 
-/// Answers every path with `$ANSWER` (a status), default 200; `/login` redirects there.
+/// Answers every path with `$ANSWER` (a status), default 200; with 500 as long as the file `$SICK` exists.
 const SERVER: &str = r#"
 import http.server, os, sys
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        status = int(os.environ.get("ANSWER", "200"))
+        sick = os.path.exists(os.environ.get("SICK", "/nowhere"))
+        status = 500 if sick else int(os.environ.get("ANSWER", "200"))
         self.send_response(status)
         if status in (301, 302):
             self.send_header("Location", "/login")
