@@ -10,7 +10,7 @@ use domain::app::{App, Event};
 use domain::certificate::{Pace, wishes};
 use domain::{CommitId, EnvironmentName, Identity};
 use engine::process::{ProcessConfig, ProcessEngine, ShimCommand, Unprivileged, lasting_port};
-use engine::{Engine, EngineError};
+use engine::{DockerConfig, DockerEngine, Engine, EngineError};
 use ipnet::IpNet;
 use store::{Lock, Store};
 use tokio_util::sync::CancellationToken;
@@ -108,9 +108,9 @@ impl Server {
             ProcessConfig { state: config.state.clone(), shim, run_as: run_as.clone() };
         let engine = Arc::new(ProcessEngine::new(engine_config));
         let images = Arc::new(Images::new(&config.state));
-        let docker = engine.clone();
-        let engines: Arc<dyn Engine> =
-            Arc::new(Engines::new(engine.clone(), docker, images.clone(), &config.state));
+        let docker = DockerConfig { state: config.state.clone(), socket: None };
+        let docker = Arc::new(DockerEngine::connect(docker));
+        let engines: Arc<dyn Engine> = Arc::new(Engines::new(engine.clone(), docker));
         let pipeline = Pipeline::new(PipelineConfig {
             state: config.state.clone(),
             repository: config.project.clone(),

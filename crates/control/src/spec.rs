@@ -150,6 +150,7 @@ pub fn slot_spec(
             env,
             health: built.health.clone(),
             stop_grace: built.stop_grace,
+            after: service.depends_on.clone(),
         })
     });
     Ok(SlotSpec {

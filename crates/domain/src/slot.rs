@@ -67,6 +67,24 @@ pub struct ServiceSpec {
     pub health: HealthCheck,
     /// Between SIGTERM and SIGKILL.
     pub stop_grace: Duration,
+    /// Services of the slot that are started first: containers find each other by name only once they run.
+    #[serde(default)]
+    pub after: Vec<ServiceName>,
+}
+
+impl SlotSpec {
+    /// How many others are started one after the other before this service.
+    pub fn wave(&self, service: &ServiceSpec) -> usize {
+        let named = |name: &ServiceName| self.services.iter().find(|service| service.name == *name);
+        let mut wave = 0;
+        let mut before: Vec<&ServiceSpec> = service.after.iter().filter_map(named).collect();
+        // Reading refuses circles; one that is there all the same ends here.
+        while !before.is_empty() && wave < self.services.len() {
+            wave += 1;
+            before = before.iter().flat_map(|one| one.after.iter().filter_map(named)).collect();
+        }
+        wave
+    }
 }
 
 /// What was built of a service, by content.

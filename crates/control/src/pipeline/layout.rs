@@ -84,11 +84,6 @@ impl Layout {
         self.root.join("mounts")
     }
 
-    /// The state folder itself.
-    pub fn root(&self) -> &Path {
-        &self.root
-    }
-
     pub fn bill(&self, key: &Digest) -> PathBuf {
         self.root.join("bills").join(format!("{key}.json"))
     }

@@ -23,6 +23,8 @@ pub struct World {
     folder: TempDir,
     pub engine: Arc<dyn Engine>,
     pub pipeline: Pipeline,
+    /// Where its images are built, as long as they are of containers.
+    pub docker: Arc<Images>,
     pub artifacts: BTreeMap<ServiceName, ArtifactRef>,
     pub images: BTreeMap<ServiceName, ArtifactRef>,
     user: Option<RunAs>,
@@ -75,7 +77,8 @@ impl World {
         let user = user.map(|user| RunAs { uid: user.uid, gid: user.gid });
         let pipeline = open(folder.path(), "repository", &engine, user, environment);
         let (artifacts, images) = (BTreeMap::new(), BTreeMap::new());
-        let world = Self { pipeline, engine, artifacts, images, folder, user };
+        let docker = Arc::new(Images::new(&path("state")));
+        let world = Self { pipeline, docker, engine, artifacts, images, folder, user };
         world.write("compose.yaml", COMPOSE);
         world.write("web/server.py", "print('tea')");
         world.configure(build, native);
@@ -90,6 +93,18 @@ impl World {
              build: {build}\nenvironments:\n  staging: {{ engine: process, variables: {{ TOKEN: s }} }}\n"
         );
         self.write("launchway.yaml", &text);
+    }
+
+    /// The same app for the Docker engine.
+    pub fn in_containers(&self) {
+        let text = "app: tea\nservices:\n  web: { health: /health }\nroutes: { /: web }\nbuild: {}\n\
+                    environments:\n  staging: { engine: docker, variables: { TOKEN: s } }\n";
+        self.write("launchway.yaml", text);
+    }
+
+    /// Its images, as a server sees them that has just been started.
+    pub fn fresh_docker(&self) -> Images {
+        Images::new(&self.path("state"))
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

@@ -1,6 +1,6 @@
 //! Brings a slot to what is asked: keeps the containers that are as asked, replaces what differs, removes what is too much.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use bollard::models::ContainerSummary;
@@ -71,7 +71,7 @@ impl DockerEngine {
             .iter()
             .filter_map(|found| labels::get(&found.labels, labels::ADDRESS).parse().ok())
             .collect();
-        let mut starts = Vec::new();
+        let mut waves = BTreeMap::<usize, Vec<_>>::new();
         for wanted in &wanted {
             let found = kept.iter().find(|found| wanted.is(found));
             // Its network may have been made anew: then its address is no more.
@@ -90,9 +90,12 @@ impl DockerEngine {
                 _ => None,
             };
             let networks = (&slot, &environment);
-            starts.push(self.replica_runs(spec, wanted, usable, address, networks));
+            let start = self.replica_runs(spec, wanted, usable, address, networks);
+            waves.entry(spec.wave(wanted.service)).or_default().push(start);
         }
-        iter(starts).buffer_unordered(SIDE_BY_SIDE).try_collect::<Vec<()>>().await?;
+        for wave in waves.into_values() {
+            iter(wave).buffer_unordered(SIDE_BY_SIDE).try_collect::<Vec<()>>().await?;
+        }
         Ok(())
     }
 

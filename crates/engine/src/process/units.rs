@@ -36,6 +36,12 @@ impl ProcessEngine {
         views
     }
 
+    /// Whether backing services of the environment have data with this engine.
+    pub fn has_data(&self, environment: &EnvironmentName) -> bool {
+        let data = self.layout.environment(environment).join("data");
+        std::fs::read_dir(data).is_ok_and(|mut services| services.next().is_some())
+    }
+
     /// Processes of this state folder whose shim is gone, with the name of what they belonged to.
     pub fn strays(&self) -> Vec<(u32, String)> {
         self.processes_of(|unit| !unit.attended())

@@ -168,6 +168,7 @@ pub fn service(home: &Home, service: &str, command: &str) -> ServiceSpec {
             start_deadline: Duration::from_secs(30),
         },
         stop_grace: Duration::from_secs(5),
+        after: Vec::new(),
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use domain::Digest;
 use engine::docker::build::{BuildError, ImageBuilder};
+use engine::docker::state_label;
 use tokio::sync::{OnceCell, RwLock};
 
 /// One Engine, and by which label images of this installation are known there.
@@ -25,8 +26,7 @@ const RECENT: Duration = Duration::from_secs(600);
 impl Images {
     /// Of the installation in this state folder. Nothing is asked yet.
     pub fn new(state: &Path) -> Self {
-        let state = std::path::absolute(state).unwrap_or_else(|_| state.to_owned());
-        let state = Digest::of(state.as_os_str().as_encoded_bytes()).as_str()[..16].to_owned();
+        let state = state_label(state);
         Self {
             state,
             builder: OnceCell::new(),
@@ -47,7 +47,7 @@ impl Images {
     }
 
     /// Notes that somebody is about to use the image.
-    pub fn used(&self, image: &Digest) {
+    pub(crate) fn used(&self, image: &Digest) {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         recent.retain(|_, at| at.elapsed() < RECENT);
         recent.insert(image.clone(), Instant::now());

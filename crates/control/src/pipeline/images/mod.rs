@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ::engine::docker::STATE_LABEL as STATE;
 use ::engine::docker::build::{
     BuildError, BuildRequest, Context, Ignore, ImageBuilder, Secrets, by_id, ignore_files,
 };
@@ -50,7 +51,6 @@ const INLINE: &str = ".launchway.Dockerfile";
 const INPUTS: &str = "dev.launchway.inputs";
 const APP: &str = "dev.launchway.app";
 const SERVICE: &str = "dev.launchway.service";
-const STATE: &str = "dev.launchway.state";
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Known {
