@@ -133,7 +133,7 @@ fn with_line(what: &str, tail: &[String]) -> String {
 }
 
 /// The last line that speaks of an error, or else the last line.
-fn telling_line(tail: &[String]) -> Option<&str> {
+pub(crate) fn telling_line(tail: &[String]) -> Option<&str> {
     let said = || tail.iter().rev().map(|line| line.trim()).filter(|line| !line.is_empty());
     let of_error = |line: &&str| {
         let line = line.to_ascii_lowercase();

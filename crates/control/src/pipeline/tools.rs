@@ -32,7 +32,8 @@ fn add(word: &str, path: &str, depth: usize, found: &mut BTreeMap<String, String
     }
 }
 
-fn resolve(word: &str, path: &str) -> Option<PathBuf> {
+/// The program that `path` (as in `$PATH`) has for `word`.
+pub(crate) fn resolve(word: &str, path: &str) -> Option<PathBuf> {
     if word.contains('/') {
         // A relative path is a file of the project: git knows it.
         return word.starts_with('/').then(|| PathBuf::from(word)).filter(|p| executable(p));
@@ -44,7 +45,8 @@ fn executable(path: &Path) -> bool {
     path.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
 }
 
-fn identity(program: &Path) -> Option<String> {
+/// Changes with its version.
+pub(crate) fn identity(program: &Path) -> Option<String> {
     let real = program.canonicalize().ok()?;
     let metadata = real.metadata().ok()?;
     let (size, seconds, nanos) = (metadata.size(), metadata.mtime(), metadata.mtime_nsec());

@@ -4,9 +4,12 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use domain::Date;
 use domain::config::{Severity, Step};
+use domain::judge::scan::{Policy, judge};
 use domain::pipeline::{FindingSummary, Outcome, TestSummary};
 use domain::report::{ReportError, cyclonedx, junit, sarif};
+use domain::scan::Finding;
 use domain::slot::{Exit, JobOutcome};
 
 use super::cause::likeliest;
@@ -14,13 +17,17 @@ use super::error::PipelineError;
 use super::files::{PRIVATE, inside, real_inside, write};
 
 /// Larger reports are no reports.
-const LARGEST: u64 = 64 << 20;
+pub(crate) const LARGEST: u64 = 64 << 20;
+/// Of more findings nobody can say which of them are lived with.
+pub(crate) const MOST: usize = 100_000;
 
 /// What is known of a step after its command.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Reports {
     pub tests: Option<TestSummary>,
     pub findings: Option<FindingSummary>,
+    /// Each of the findings, at most [`MOST`].
+    pub found: Vec<Finding>,
     /// Why a declared report says nothing.
     pub problem: Option<String>,
 }
@@ -65,9 +72,10 @@ impl Verdict {
     /// A scanner, which answers by its report alone: many end with 1 when they find something.
     pub fn of_scanner(
         step: &Step,
-        fail_on: Severity,
+        policy: &Policy<'_>,
+        today: Date,
         outcome: JobOutcome,
-        reports: Reports,
+        mut reports: Reports,
     ) -> Self {
         let unavailable = |why: String| (Outcome::Unavailable, Some(why));
         let (verdict, cause) = if outcome.exit == Exit::TimedOut {
@@ -86,16 +94,23 @@ impl Verdict {
                      have it write its findings (SARIF, or CycloneDX with vulnerabilities)"
                         .into(),
                 ),
-                Some(findings) if findings.at_least(fail_on) > 0 => {
-                    (Outcome::Failed, Some(grave_findings(findings, fail_on)))
-                }
+                Some(findings) if findings.at_least(Severity::Low) as usize > MOST => unavailable(
+                    format!("the scanner found more than {MOST} things; give it less to look at"),
+                ),
                 Some(findings)
                     if !outcome.exit.success() && findings.at_least(Severity::Low) == 0 =>
                 {
                     let why = likeliest(outcome.exit, &outcome.tail);
                     unavailable(format!("the scanner failed and found nothing: {why}"))
                 }
-                Some(_) => (Outcome::Passed, None),
+                Some(_) => {
+                    let judged = judge(&reports.found, policy, None, today);
+                    reports.findings = Some(judged.summary);
+                    match judged.refused {
+                        Some(why) => (Outcome::Failed, Some(why)),
+                        None => (Outcome::Passed, None),
+                    }
+                }
             }
         };
         Self::new(verdict, cause, outcome, reports)
@@ -115,12 +130,6 @@ fn failed_tests(tests: &TestSummary) -> String {
     let all = tests.passed + tests.failed + tests.skipped;
     let first = tests.failures.first().map(|first| format!("; first: {first}")).unwrap_or_default();
     format!("{} of {all} tests failed{first}", tests.failed)
-}
-
-fn grave_findings(findings: &FindingSummary, fail_on: Severity) -> String {
-    let floor = format!("{fail_on:?}").to_lowercase();
-    let worst = findings.worst.first().map(|worst| format!("; worst: {worst}")).unwrap_or_default();
-    format!("{} findings of severity {floor} or worse{worst}", findings.at_least(fail_on))
 }
 
 /// Removes reports that the commit itself, or an attempt before, has left: they are not this attempt's.
@@ -144,7 +153,7 @@ pub(crate) fn read(root: &Path, step: &Step, keep: &Path) -> Result<Reports, Pip
     let mut reports = Reports::default();
     for (kind, path) in declared(root, step)? {
         let name = path.strip_prefix(root.join(&step.folder)).unwrap_or(&path);
-        let problem = match text(root, &path, keep) {
+        let problem = match text(root, &path, kind, keep) {
             Ok(text) => reports.add(kind, &text).err().map(|e| format!("{}: {e}", name.display())),
             Err(why) => Some(format!("the report {} {why}", name.display())),
         };
@@ -157,14 +166,25 @@ impl Reports {
     fn add(&mut self, kind: Kind, text: &str) -> Result<(), ReportError> {
         match kind {
             Kind::Junit => self.tests = Some(junit::read(text)?),
-            Kind::Sarif => self.add_findings(sarif::read(text)?),
+            Kind::Sarif => {
+                self.add_findings(sarif::read(text)?);
+                sarif::each(text, &mut |finding| self.keep(finding))?;
+            }
             Kind::CycloneDx => {
-                if let Some(findings) = cyclonedx::read(text)?.findings {
+                let bom = cyclonedx::read(text)?;
+                if let Some(findings) = bom.summary() {
                     self.add_findings(findings);
+                    bom.findings.into_iter().flatten().for_each(|finding| self.keep(finding));
                 }
             }
         }
         Ok(())
+    }
+
+    fn keep(&mut self, finding: Finding) {
+        if self.found.len() < MOST {
+            self.found.push(finding);
+        }
     }
 
     fn add_findings(&mut self, more: FindingSummary) {
@@ -200,8 +220,24 @@ fn declared(root: &Path, step: &Step) -> Result<Vec<(Kind, PathBuf)>, PipelineEr
         .collect()
 }
 
-/// The text of a report, or what is wrong with the file; a symlink that leads out of the checkout is none.
-fn text(root: &Path, path: &Path, keep: &Path) -> Result<String, String> {
+/// The text of a report, or what is wrong with the file. What tools quote of the files that they looked at is not
+/// kept: a scanner for secrets quotes secrets.
+fn text(root: &Path, path: &Path, kind: Kind, keep: &Path) -> Result<String, String> {
+    let text = plain_text(root, path)?;
+    let plain = match kind {
+        Kind::Sarif => sarif::without_quotes(&text).ok(),
+        Kind::Junit | Kind::CycloneDx => Some(text.clone()),
+    };
+    if let Some(plain) = plain {
+        let name = path.file_name().unwrap_or_default();
+        let kept = write(&keep.join(name), plain.as_bytes(), PRIVATE);
+        kept.map_err(|error| format!("cannot be kept: {error}"))?;
+    }
+    Ok(text)
+}
+
+/// The text of a file that a job wrote, or what is wrong with it; a symlink that leads out of `root` is none.
+pub(crate) fn plain_text(root: &Path, path: &Path) -> Result<String, String> {
     let missing = || "was not written".to_owned();
     let real = real_inside(root, path).ok_or_else(missing)?;
     let metadata = real.metadata().map_err(|_| missing())?;
@@ -212,8 +248,5 @@ fn text(root: &Path, path: &Path, keep: &Path) -> Result<String, String> {
         return Err(format!("is larger than {} MiB", LARGEST >> 20));
     }
     let bytes = fs::read(&real).map_err(|error| format!("cannot be read: {error}"))?;
-    let name = path.file_name().unwrap_or_default();
-    let kept = write(&keep.join(name), &bytes, PRIVATE);
-    kept.map_err(|error| format!("cannot be kept: {error}"))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

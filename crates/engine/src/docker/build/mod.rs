@@ -14,6 +14,7 @@ mod context;
 mod credentials;
 mod ignore;
 mod images;
+mod save;
 mod session;
 mod trace;
 mod wire;
@@ -131,7 +132,15 @@ impl From<bollard::errors::Error> for BuildError {
 impl ImageBuilder {
     /// Connects to the Engine that `DOCKER_HOST` names, or to that of this machine, and asks what it can do.
     pub async fn connect() -> Result<Self, BuildError> {
-        let place = Place::from_env()?;
+        Self::at(Place::from_env()?).await
+    }
+
+    /// Connects to the Engine at this address, written as in `DOCKER_HOST`.
+    pub async fn connect_to(host: &str) -> Result<Self, BuildError> {
+        Self::at(Place::of(Some(host))?).await
+    }
+
+    async fn at(place: Place) -> Result<Self, BuildError> {
         // Says why in our words where nothing answers.
         drop(place.dial().await?);
         let host = match &place {

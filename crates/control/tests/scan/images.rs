@@ -1,0 +1,1 @@
+//! An image of the Docker Engine, as its bill of materials and its vulnerabilities.
