@@ -4,8 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use domain::config::{
-    CertificateSource, ChallengeKind, Project, Scan, ServiceKind, Source, inspect, read,
+    CertificateSource, ChallengeKind, Project, Scan, ServiceKind, Severity, Source, inspect, read,
 };
+use domain::scan::{Choice, Rules, Tool};
 use domain::slot::{Launch, Probe};
 use domain::units::Size;
 use proptest::prelude::*;
@@ -71,6 +72,52 @@ fn what_is_said_is_what_is_read() {
     let names: Vec<&str> = project.environments.iter().map(|e| e.name.as_str()).collect();
     assert_eq!(names, ["development", "staging", "production", "preview"]);
     assert_eq!(project.environments[1].variables, project.environments[3].variables);
+}
+
+#[test]
+fn the_scan_gate_looks_for_what_the_file_says_and_lives_with_what_it_names_until_its_day() {
+    let project = accepted("everything");
+    let Scan::On { fail_on, steps, rules } = &project.build.scan else { panic!("it is on") };
+    assert_eq!((*fail_on, steps.len(), rules.fixable_only), (Severity::Critical, 1, true));
+    let looks = [rules.sbom, rules.vulnerabilities, rules.dockerfiles, rules.secrets];
+    let only = Choice::Only;
+    assert_eq!(
+        looks,
+        [Choice::Auto, only(Tool::OsvScanner), only(Tool::Hadolint), Choice::Off]
+    );
+    assert_eq!(rules.database.path.as_deref(), Some("/var/lib/osv"));
+    assert_eq!(rules.database.max_age, Duration::from_secs(3 * 86_400));
+    let [first, second] = rules.ignore.as_slice() else { panic!("{:?}", rules.ignore) };
+    assert_eq!((first.package.as_deref(), first.line), (Some("jinja2"), 33));
+    assert_eq!((second.path.as_deref(), second.expires.to_string()), (Some("web/Dockerfile"), "2027-06-30".into()));
+}
+
+#[test]
+fn where_images_are_built_everything_is_looked_for_unless_the_file_says_otherwise() {
+    let (launchway, compose) = fixture("accepted", "smallest");
+    let rules = |launchway: &str| {
+        let [launchway, compose] = sources(launchway, &compose);
+        match read(launchway, compose).expect("it is read").build.scan {
+            Scan::On { rules, .. } => *rules,
+            Scan::Off => panic!("it is on"),
+        }
+    };
+    assert_eq!(rules(&launchway), Rules::default());
+    assert_eq!(Rules::default().inspections().count(), 0, "as it was before there was any of it");
+    let docker = launchway
+        .replace("production: {}", "production: { engine: docker }")
+        .replace("web: { native: { static: . } }", "web: { health: /health }");
+    let looks = |rules: Rules| [rules.sbom, rules.vulnerabilities, rules.dockerfiles, rules.secrets];
+    assert_eq!(looks(rules(&docker)), [Choice::Auto; 4]);
+    let off = format!("{docker}build: {{ scan: {{ vulnerabilities: off }} }}\n");
+    assert_eq!(looks(rules(&off)), [Choice::Auto, Choice::Off, Choice::Auto, Choice::Auto]);
+}
+
+#[test]
+fn a_release_of_before_there_were_such_rules_is_planned_as_it_was() {
+    let stored = r#"{"on":{"fail_on":"high","steps":[]}}"#;
+    let scan: Scan = serde_json::from_str(stored).expect("it is read");
+    assert_eq!(scan, Scan::On { fail_on: Severity::High, steps: Vec::new(), rules: Box::default() });
 }
 
 #[test]

@@ -73,6 +73,13 @@ impl<'a> Findings<'a> {
         self.files.push(ExpectedFile { path: path.into(), folder: false, otherwise });
     }
 
+    /// A file that the Compose file names.
+    pub fn expect_compose_file(&mut self, path: &str, extent: Extent) {
+        let message = format!("there is no file `{path}` in the project");
+        let otherwise = self.compose.at(extent, message, "create it, or correct the path".into());
+        self.files.push(ExpectedFile { path: path.into(), folder: false, otherwise });
+    }
+
     /// A folder that launchway.yaml names.
     pub fn expect_folder(&mut self, path: &str, extent: Extent) {
         let otherwise = no_folder(&self.launchway, path, extent);

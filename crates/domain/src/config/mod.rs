@@ -110,7 +110,7 @@ fn project(file: &file::Launchway, root: &yaml::Node, found: &mut Findings<'_>) 
             "`version` is obsolete in Compose and has no effect".into(),
         );
     }
-    let theirs = services::without_profiles(&compose.services.0.as_ref()?.value, found);
+    let theirs = services::without_profiles(&compose.services.0.as_ref()?.value, file, found);
     let names: Vec<String> = theirs.names().map(str::to_owned).collect();
     let theirs = &theirs;
     let engines = engines::Engines::of(file);

@@ -56,9 +56,10 @@ pub(super) fn services(
     services
 }
 
-/// The services that every environment has: one with `profiles` is a tool for people.
+/// The services that every environment has: one with `profiles` is a tool for people, if nothing needs it.
 pub(super) fn without_profiles(
     all: &Map<compose::Service>,
+    file: &file::Launchway,
     found: &mut Findings<'_>,
 ) -> Map<compose::Service> {
     let mut kept = all.clone();
@@ -66,14 +67,38 @@ pub(super) fn without_profiles(
         let Some(profiles) = service.profiles.as_ref().filter(|at| !at.value.is_empty()) else {
             continue;
         };
+        let name = key.text.as_str();
+        if let Some(user) = user_of(name, all, file) {
+            let message = format!("`{name}` has `profiles`, so no environment has it, and {user}");
+            found.compose.add(profiles.title, message, "remove `profiles`");
+            continue;
+        }
         let note = format!(
-            "`{}` has `profiles`, so it is no part of an environment; `launchway up --profile {}` runs it",
-            key.text, profiles.value[0].0
+            "`{name}` has `profiles`, so no environment has it; `launchway up --profile {}` runs it",
+            profiles.value[0].0
         );
         found.note_compose(profiles.title, note);
-        kept.0.retain(|(other, _)| other.text != key.text);
+        kept.0.retain(|(other, _)| other.text != name);
     }
     kept
+}
+
+/// Who cannot do without the service.
+fn user_of(name: &str, all: &Map<compose::Service>, file: &file::Launchway) -> Option<String> {
+    let mut routes = file.routes.0.iter().flat_map(|map| map.value.iter());
+    if let Some((prefix, _)) = routes.find(|(_, route)| route.service().value == name) {
+        return Some(format!("the route `{}` leads to it", prefix.text));
+    }
+    let waits = |service: &compose::Service| {
+        let profiled = service.profiles.as_ref().is_some_and(|at| !at.value.is_empty());
+        let mut on = service.waits_for().into_iter();
+        !profiled && on.any(|on| on.name.value == name && on.dependency.required)
+    };
+    if let Some((key, _)) = all.iter().find(|(_, service)| waits(service)) {
+        return Some(format!("`{}` waits for it", key.text));
+    }
+    let said = file.services.as_ref().and_then(|need| need.0.as_ref());
+    said.filter(|map| map.has(name)).map(|_| "launchway.yaml says how to run it".into())
 }
 
 /// What launchway.yaml says about one service of the Compose file.
@@ -140,16 +165,7 @@ fn service(
             return None;
         }
     };
-    Some((
-        name,
-        Service {
-            kind,
-            env,
-            env_files: env_files(service, &mut found.compose),
-            depends_on,
-            template,
-        },
-    ))
+    Some((name, Service { kind, env, env_files: env_files(service, found), depends_on, template }))
 }
 
 const FROM_SHELL: &str = "write `NAME=value`, or `NAME=${NAME}` with a value in `variables` of launchway.yaml; \
@@ -259,13 +275,16 @@ fn template(
     ContainerTemplate::new(&of_container(written), secrets.as_ref(), configs.as_ref(), port)
 }
 
-fn env_files(service: &compose::Service, mistakes: &mut Mistakes<'_>) -> Vec<EnvFile> {
+fn env_files(service: &compose::Service, found: &mut Findings<'_>) -> Vec<EnvFile> {
     let files = service.env_file.iter().flat_map(|files| &files.0);
-    let read = |file: &compose::VariableFile| {
-        let path = checked(&file.path, "the project", mistakes)?;
+    let mut read = |file: &compose::VariableFile| {
+        let path = checked(&file.path, "the project", &mut found.compose)?;
+        if file.required {
+            found.expect_compose_file(&path, file.path.extent);
+        }
         Some(EnvFile { path, required: file.required, raw: file.raw })
     };
-    files.filter_map(read).collect()
+    files.filter_map(&mut read).collect()
 }
 
 /// Two services must not share the names of their address variables.

@@ -1,10 +1,11 @@
 //! `launchway check`: what would happen in each environment, or every mistake at once.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use domain::config::{
-    Build, Built, CertificateSource, ChallengeKind, Environment, Note, Project, Scan, Service,
-    ServiceKind, Severity, Step, Tls,
+    Build, Built, CertificateSource, ChallengeKind, EngineKind, Environment, Note, Project, Scan,
+    Service, ServiceKind, Severity, Step, Tls,
 };
 use domain::slot::{Launch, Probe};
 use domain::units::Span;
@@ -34,7 +35,12 @@ pub async fn run(args: Args, globals: &Globals) -> Outcome {
     }
     match project::load(&globals.directory) {
         Ok(reading) if globals.json => {
-            print_json(&json!({ "ok": true, "project": reading.project, "notes": reading.notes }))?;
+            print_json(&json!({
+                "ok": true,
+                "project": reading.project,
+                "artifacts": artifacts(&reading.project),
+                "notes": reading.notes,
+            }))?;
         }
         Ok(reading) => print(&plan(&reading.project, &reading.notes))?,
         Err(Failure::Mistakes(all)) if globals.json => {
@@ -47,13 +53,22 @@ pub async fn run(args: Args, globals: &Globals) -> Outcome {
     Ok(Exit::Ok)
 }
 
+/// What each environment runs, for a program.
+fn artifacts(project: &Project) -> BTreeMap<&str, &'static str> {
+    let one = |e: &'_ Environment| match e.engine {
+        EngineKind::Process => "folder",
+        EngineKind::Docker => "image",
+    };
+    project.environments.iter().map(|e| (e.name.as_str(), one(e))).collect()
+}
+
 /// The whole plan, for people.
 fn plan(project: &Project, notes: &[Note]) -> String {
     let mut page = Page::default();
     page.title(&format!("{}: no mistakes", project.app));
     page.title("services");
     for (name, service) in &project.services {
-        for (n, line) in served(service).iter().enumerate() {
+        for (n, line) in served(project, service).iter().enumerate() {
             page.row(if n == 0 { name.as_str() } else { "" }, line);
         }
     }
@@ -61,6 +76,10 @@ fn plan(project: &Project, notes: &[Note]) -> String {
     for (prefix, target) in &project.routes {
         let limit = target.max_body.map(|size| format!(", bodies of at most {size}"));
         page.row(prefix, &format!("{}{}", target.service, limit.unwrap_or_default()));
+    }
+    if let Some(registry) = &project.registry {
+        page.title("registry");
+        page.row("push", &registry.push);
     }
     build(&mut page, project);
     for environment in &project.environments {
@@ -91,7 +110,7 @@ impl Page {
 }
 
 /// How a service is made and run, a line each.
-fn served(service: &Service) -> Vec<String> {
+fn served(project: &Project, service: &Service) -> Vec<String> {
     let built = match &service.kind {
         ServiceKind::Backing { image } => {
             return vec![format!("{image}, backing: both slots share it")];
@@ -100,7 +119,11 @@ fn served(service: &Service) -> Vec<String> {
     };
     let folder = if built.context.is_empty() { "the project's folder" } else { &built.context };
     let mut lines = vec![format!("built from {folder}")];
-    if let Some(native) = &built.native {
+    if project.runs_on(EngineKind::Docker) {
+        lines.push(image(built));
+    }
+    let native = built.native.as_ref().filter(|_| project.runs_on(EngineKind::Process));
+    if let Some(native) = native {
         lines.extend(native.setup.iter().map(|setup| format!("setup    {setup}")));
         lines.push(match &native.launch {
             Launch::Static(files) if files.as_os_str().is_empty() => {
@@ -110,12 +133,29 @@ fn served(service: &Service) -> Vec<String> {
             Launch::Command(command) => format!("run      {command}"),
             Launch::Container(_) => "run      as a container".into(),
         });
-        if let Launch::Command(_) = native.launch {
-            lines.push(format!("ready    when {}", ready(built)));
-        }
+    }
+    let runs = native.is_none_or(|native| matches!(native.launch, Launch::Command(_)));
+    if runs || project.runs_on(EngineKind::Docker) {
+        lines.push(format!("ready    when {}", ready(built)));
     }
     lines.extend(built.migrate.iter().map(|migrate| format!("migrate  {migrate}")));
     lines
+}
+
+/// What the image is made of.
+fn image(built: &Built) -> String {
+    let options = &built.options;
+    let file = if options.inline.is_some() { "the Compose file" } else { &built.dockerfile };
+    let target = options.target.iter().map(|target| format!(", stage {target}"));
+    let args: Vec<&str> = options.args.keys().map(String::as_str).collect();
+    let args = (!args.is_empty()).then(|| format!(", with {}", args.join(", ")));
+    let secrets: Vec<&str> = options.secrets.iter().map(|secret| secret.id.as_str()).collect();
+    let secrets = (!secrets.is_empty()).then(|| format!(", secrets {}", secrets.join(", ")));
+    std::iter::once(format!("image    by {file}"))
+        .chain(target)
+        .chain(args)
+        .chain(secrets)
+        .collect()
 }
 
 fn ready(built: &Built) -> String {
@@ -175,7 +215,7 @@ fn scan(build: &Build) -> String {
 
 fn environment(page: &mut Page, project: &Project, environment: &Environment) {
     page.title(&format!("environment {}", environment.name));
-    page.row("engine", "process");
+    page.row("engine", &engine(project, environment));
     page.row(
         "host",
         &format!("{}, the idle slot at {}", environment.host, environment.preview_host()),
@@ -198,6 +238,19 @@ fn environment(page: &mut Page, project: &Project, environment: &Environment) {
     for (n, gate) in gates(project, environment).iter().enumerate() {
         page.row(if n == 0 { "then" } else { "" }, &format!("{}. {gate}", n + 1));
     }
+}
+
+/// What runs it, and of which artifacts.
+fn engine(project: &Project, environment: &Environment) -> String {
+    let before = environment.after.as_ref().and_then(|name| project.environment(name));
+    let mixed = before.filter(|before| before.engine != environment.engine).map(|before| {
+        format!("; {} tests other artifacts, as `mixed_artifacts` allows", before.name)
+    });
+    let runs = match environment.engine {
+        EngineKind::Process => "process: folders, built once",
+        EngineKind::Docker => "docker: images, built once and run by digest",
+    };
+    format!("{runs}{}", mixed.unwrap_or_default())
 }
 
 fn secured(tls: &Tls) -> String {
@@ -227,7 +280,8 @@ fn begins(environment: &Environment) -> String {
 fn replicas(project: &Project, environment: &Environment) -> String {
     let count = |(name, _, built): (_, &Service, &Built)| {
         let name: &domain::ServiceName = name;
-        if let Some(Launch::Static(_)) = built.native.as_ref().map(|native| &native.launch) {
+        let files = built.native.as_ref().map(|native| &native.launch);
+        if let (Some(Launch::Static(_)), EngineKind::Process) = (files, environment.engine) {
             return format!("{name} static");
         }
         format!("{name} {}", environment.replicas.get(name).unwrap_or(&built.replicas))

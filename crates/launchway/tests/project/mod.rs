@@ -27,7 +27,7 @@ pub fn project(fixture: &Path) -> TempDir {
     for part in ["web", "api", "tools", "data"] {
         std::fs::create_dir(folder.path().join(part)).expect("created");
     }
-    write(folder.path(), &[("data/test.sql", "select 1;\n")]);
+    write(folder.path(), &[("data/test.sql", "select 1;\n"), ("defaults.env", "LOG_LEVEL=info\n")]);
     for file in ["launchway.yaml", "compose.yaml"] {
         std::fs::copy(fixture.join(file), folder.path().join(file)).expect("copied");
     }

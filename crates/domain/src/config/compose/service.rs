@@ -170,6 +170,7 @@ impl Service {
         }
         if let Some(policy) = &self.pull_policy
             && !["missing", "if_not_present", "build"].contains(&policy.value.0.as_str())
+            && !(policy.value.0 == "never" && self.build.is_some())
         {
             let message = format!("`pull_policy: {}` is not supported", policy.value.0);
             mistakes.add(
