@@ -1,33 +1,81 @@
-//! `launchway down`: stops an environment, or everything.
+//! `launchway down`: stops an environment, what `launchway up` runs, or everything.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use control::server::Server;
+use control::up::take_down;
 use domain::EnvironmentName;
+use engine::docker::project::ProjectEngine;
 use tokio_util::sync::CancellationToken;
 
-use super::{Exit, Failure, Globals, Outcome, server};
+use super::{Exit, Failure, Globals, Outcome, server, up};
 use crate::api;
 use crate::api::wire::{DownRequest, DownUpdate};
 
-/// Stop an environment, or everything with the server last
+/// Stop an environment, what `launchway up` runs, or everything with the server last
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   launchway down staging               stop it; its data stays for the next deployment
   launchway down staging --with-data   and delete its data
-  launchway down                       stop every environment, the edge and the server
+  launchway down --up                  take away what `launchway up` runs from this folder, and nothing else
+  launchway down --up -v               and its volumes
+  launchway down                       both: what `launchway up` runs, then every environment, the edge and the server
 
-What is under way there is aborted first. Works without a server too.")]
+What is under way in an environment is aborted first. Works without a server too. -v never touches the data of
+environments; --with-data means them as well.")]
 pub struct Args {
     /// By default all of them
     environment: Option<EnvironmentName>,
-    /// Delete the data of its backing services too
+    /// Only what `launchway up` runs from this folder
+    #[arg(long, conflicts_with = "environment")]
+    up: bool,
+    /// Delete the volumes of what `launchway up` runs
+    #[arg(short, long, conflicts_with = "environment")]
+    volumes: bool,
+    /// Delete the data of everything that is taken down
     #[arg(long)]
     with_data: bool,
 }
 
 /// Runs the verb.
 pub async fn run(args: Args, globals: &Globals) -> Outcome {
+    if args.environment.is_none() {
+        let had = compose_project(&args, globals).await?;
+        let server =
+            globals.client().answers().await || globals.state().join("events.db").is_file();
+        if args.up || !server {
+            if !had {
+                eprintln!("nothing runs from this folder");
+            }
+            return Ok(Exit::Ok);
+        }
+    }
+    environments(args, globals).await
+}
+
+/// Takes away what `launchway up` runs from this folder; whether there was anything.
+async fn compose_project(args: &Args, globals: &Globals) -> Result<bool, Failure> {
+    let engine = ProjectEngine::new();
+    // Who never had Docker did not run anything on it.
+    let never =
+        std::env::var_os("DOCKER_HOST").is_none() && !Path::new("/var/run/docker.sock").exists();
+    if never && !args.up {
+        return Ok(false);
+    }
+    let volumes = args.volumes || args.with_data;
+    let taken = take_down(&engine, &globals.directory, volumes, &up::takes_down()).await;
+    match taken {
+        Ok(taken) => Ok(!taken.nothing()),
+        Err(error) if args.up => Err(up::failed(error)),
+        Err(error) => {
+            eprintln!("warning: what `launchway up` may run from here stays as it is: {error}");
+            Ok(false)
+        }
+    }
+}
+
+async fn environments(args: Args, globals: &Globals) -> Outcome {
     let client = globals.client();
     if !client.answers().await && globals.state().join("events.db").is_file() {
         return alone(args, globals).await;

@@ -24,6 +24,7 @@ mod rollback;
 mod run;
 mod server;
 mod status;
+mod up;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -58,6 +59,7 @@ macro_rules! verbs {
 verbs! {
     init => Init,
     check => Check,
+    up => Up,
     server => Server,
     run => Run,
     deploy => Deploy,

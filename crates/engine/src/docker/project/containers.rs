@@ -235,7 +235,7 @@ fn found(summary: ContainerSummary) -> Found {
     let label = |name: &str| labels.get(name).cloned().unwrap_or_default();
     let names = summary.names.unwrap_or_default();
     let volumes = summary.mounts.unwrap_or_default().into_iter().filter_map(|mount| {
-        let volume = mount.typ.is_some_and(|kind| kind.to_string() == "volume");
+        let volume = mount.typ.is_some_and(|kind| kind == "volume");
         volume.then_some((mount.destination?, mount.name?))
     });
     let running = summary
