@@ -12,7 +12,9 @@ use crate::slot::Endpoint;
 use crate::units::Size;
 use crate::{AppName, Color, EnvironmentName, Epoch, ReleaseId, ServiceName};
 
-pub use facts::{EdgeStatus, Facts, FactsKey, LogStatus, PauseStatus, RouteFacts, TurnedAway};
+pub use facts::{
+    EdgeStatus, Facts, FactsKey, Finishing, LogStatus, PauseStatus, RouteFacts, TurnedAway,
+};
 pub use reason::{Reason, Verb};
 
 /// Everything the edge routes, at one epoch. A table with a lower epoch than the edge's own is refused.

@@ -124,7 +124,7 @@ impl Control {
                 json(StatusCode::OK, &self.shared.tls.load().info())
             }
             (&Method::GET, ["status"]) => json(StatusCode::OK, &self.whole_status().await),
-            (&Method::GET, ["routes"]) => json(StatusCode::OK, &self.routes()),
+            (&Method::GET, ["routes"]) => json(StatusCode::OK, &self.whole_routes().await),
             (&Method::GET, ["drain", environment, slot]) => self.drain(environment, slot).await,
             (&Method::POST, ["pause", environment]) => {
                 let environment = environment.to_string();
@@ -343,6 +343,7 @@ impl Control {
             facts,
             ejected: ejected.collect(),
             pauses: self.paused(),
+            finishing: Vec::new(),
         }
     }
 
@@ -371,12 +372,14 @@ impl Control {
 
     /// The numbers of each route that had a request. Built from as many series as there are routes, so it is
     /// apart from the status, which is asked for each second.
+    /// Sorted by slot and prefix.
+    async fn whole_routes(&self) -> Vec<RouteFacts> {
+        self.predecessors.add_routes_to(self.routes(), self.standing.get()).await
+    }
+
     fn routes(&self) -> Vec<RouteFacts> {
         let registry = self.registry.borrow();
-        let mut routes: Vec<_> =
-            registry.services().filter(|s| s.is_used()).flat_map(|s| s.routes()).collect();
-        routes.sort_by(|a, b| (&a.key, &a.prefix).cmp(&(&b.key, &b.prefix)));
-        routes
+        registry.services().filter(|s| s.is_used()).flat_map(|s| s.routes()).collect()
     }
 
     async fn drain(&self, environment: &str, slot: &str) -> Response<Full<Bytes>> {

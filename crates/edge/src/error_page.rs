@@ -14,9 +14,14 @@ pub enum Style {
 }
 
 impl Style {
-    /// HTML for who asks for it before JSON: browsers.
+    /// The one that a request with these fields wants.
     pub fn wanted(headers: &HeaderMap) -> Self {
-        let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("");
+        Self::of(headers.get(ACCEPT))
+    }
+
+    /// HTML for who asks for it before JSON: browsers.
+    pub fn of(accept: Option<&HeaderValue>) -> Self {
+        let accept = accept.and_then(|accept| accept.to_str().ok()).unwrap_or("");
         match (accept.find("text/html"), accept.find("json")) {
             (Some(html), Some(json)) if html < json => Self::Html,
             (Some(_), None) => Self::Html,

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use domain::route::{EdgeStatus, Facts, FactsKey, Table};
+use domain::route::{EdgeStatus, Facts, FactsKey, Finishing, RouteFacts, Table};
 use domain::{Color, EnvironmentName};
 
 use crate::client::{Client, ClientError, DrainStatus};
@@ -20,25 +20,42 @@ use crate::control::{Control, Standing};
 /// For an answer that takes no time unless the process hangs.
 const DEADLINE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(500);
-/// How many services' numbers are kept of edges that are gone.
+/// How many services' numbers, and how many routes', are kept of edges that are gone.
 const INHERITED: usize = 1000;
 
 #[derive(Default)]
 pub struct Predecessors {
     alive: RefCell<Vec<Predecessor>>,
     inherited: RefCell<BTreeMap<FactsKey, Facts>>,
+    inherited_routes: RefCell<Routes>,
 }
+
+type Routes = BTreeMap<(FactsKey, String), Facts>;
 
 #[derive(Clone)]
 struct Predecessor {
     socket: PathBuf,
     /// What it said last.
-    last: Option<EdgeStatus>,
+    last: Option<Rc<Said>>,
+}
+
+/// How one is.
+struct Said {
+    status: EdgeStatus,
+    routes: Vec<RouteFacts>,
 }
 
 impl Predecessor {
     fn client(&self) -> Client {
         Client::new(&self.socket).with_deadline(DEADLINE)
+    }
+
+    async fn ask(&self) -> Result<Rc<Said>, ClientError> {
+        let client = self.client();
+        // The status last: once its last numbers were told there, it may be gone.
+        let routes = client.routes().await?;
+        let status = client.status().await?;
+        Ok(Rc::new(Said { status, routes }))
     }
 }
 
@@ -61,22 +78,49 @@ impl Predecessors {
 
     /// Adds the numbers of all that were and are.
     pub async fn add_to(&self, status: &mut EdgeStatus, standing: Standing) {
+        let mut facts: BTreeMap<_, _> = std::mem::take(&mut status.facts).into_iter().collect();
+        for Said { status: theirs, .. } in self.said(standing).await.iter().map(Rc::as_ref) {
+            status.connections += theirs.connections;
+            status.finishing.push(Finishing::of(theirs));
+            merge(&mut facts, &theirs.facts);
+        }
+        merge(&mut facts, &self.inherited());
+        status.facts = facts.into_iter().collect();
+    }
+
+    /// The same for the numbers of single routes; sorted by slot and prefix.
+    pub async fn add_routes_to(&self, own: Vec<RouteFacts>, standing: Standing) -> Vec<RouteFacts> {
+        let said = self.said(standing).await;
+        // Whoever was found to be gone right now is in it.
+        let mut routes = self.inherited_routes.borrow().clone();
+        merge_routes(&mut routes, &own);
+        for said in said {
+            merge_routes(&mut routes, &said.routes);
+        }
+        let fact = |((key, prefix), facts)| RouteFacts { key, prefix, facts };
+        routes.into_iter().map(fact).collect()
+    }
+
+    /// What each says of itself.
+    async fn said(&self, standing: Standing) -> Vec<Rc<Said>> {
         let mut alive = self.alive.borrow().clone();
         if standing == Standing::Replaced {
             // Our successor asks them itself.
             alive.clear();
         }
-        let mut facts: BTreeMap<_, _> = std::mem::take(&mut status.facts).into_iter().collect();
+        let mut all = Vec::new();
         for predecessor in alive {
-            let answer = predecessor.client().status().await.ok();
-            self.keep(&predecessor, &answer);
-            // One that does not answer now is as it was; one that is gone is found to be so later.
-            let Some(theirs) = answer.or(predecessor.last) else { continue };
-            status.connections += theirs.connections;
-            merge(&mut facts, &theirs.facts);
+            match predecessor.ask().await {
+                Ok(said) => {
+                    self.keep(&predecessor, &said);
+                    all.push(said);
+                }
+                Err(error) if is_gone(&error) => self.bury(&predecessor.socket),
+                // It is as it was.
+                Err(_) => all.extend(predecessor.last),
+            }
         }
-        merge(&mut facts, &self.inherited());
-        status.facts = facts.into_iter().collect();
+        all
     }
 
     /// The numbers of those that are gone.
@@ -120,13 +164,12 @@ impl Predecessors {
     pub async fn look(&self, table: &Table) {
         let alive = self.alive.borrow().clone();
         for predecessor in alive {
-            let client = predecessor.client();
-            match client.status().await {
-                Ok(status) => {
-                    if status.epoch < table.epoch {
+            match predecessor.ask().await {
+                Ok(said) => {
+                    if said.status.epoch < table.epoch {
                         self.publish(table).await;
                     }
-                    self.keep(&predecessor, &Some(status));
+                    self.keep(&predecessor, &said);
                 }
                 Err(error) if is_gone(&error) => self.bury(&predecessor.socket),
                 Err(_) => {}
@@ -135,10 +178,10 @@ impl Predecessors {
     }
 
     /// What one says may be the last that it says.
-    fn keep(&self, predecessor: &Predecessor, said: &Option<EdgeStatus>) {
+    fn keep(&self, predecessor: &Predecessor, said: &Rc<Said>) {
         let mut alive = self.alive.borrow_mut();
         let known = alive.iter_mut().find(|known| known.socket == predecessor.socket);
-        if let (Some(known), Some(said)) = (known, said) {
+        if let Some(known) = known {
             known.last = Some(said.clone());
         }
     }
@@ -148,15 +191,32 @@ impl Predecessors {
         let mut alive = self.alive.borrow_mut();
         let Some(at) = alive.iter().position(|known| known.socket == socket) else { return };
         let gone = alive.swap_remove(at);
-        let facts = gone.last.iter().flat_map(|status| &status.facts);
+        let Some(said) = gone.last else { return };
         let mut inherited = self.inherited.borrow_mut();
-        for (key, facts) in facts {
-            let over = Facts { in_flight: 0, upgraded: 0, streams: 0, ..facts.clone() };
-            inherited.entry(key.clone()).or_default().merge(&over);
+        for (key, facts) in &said.status.facts {
+            inherited.entry(key.clone()).or_default().merge(&over(facts));
         }
         while inherited.len() > INHERITED {
             inherited.pop_first();
         }
+        let mut routes = self.inherited_routes.borrow_mut();
+        for RouteFacts { key, prefix, facts } in &said.routes {
+            routes.entry((key.clone(), prefix.clone())).or_default().merge(&over(facts));
+        }
+        while routes.len() > INHERITED {
+            routes.pop_first();
+        }
+    }
+}
+
+/// The numbers of one that has nothing under way any more.
+fn over(facts: &Facts) -> Facts {
+    Facts { in_flight: 0, upgraded: 0, streams: 0, ..facts.clone() }
+}
+
+fn merge_routes(into: &mut Routes, routes: &[RouteFacts]) {
+    for RouteFacts { key, prefix, facts } in routes {
+        into.entry((key.clone(), prefix.clone())).or_default().merge(facts);
     }
 }
 

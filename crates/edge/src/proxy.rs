@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use domain::route::{Reason, Verb};
-use http::header::{CONNECTION, HOST, HeaderName, USER_AGENT};
+use http::header::{ACCEPT, CONNECTION, HOST, HeaderName, USER_AGENT};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
 
@@ -93,8 +93,10 @@ async fn answer(
     if request.method().as_str() == REFUSED {
         return refused(&connection.worker, &request, id);
     }
-    let style = Style::wanted(request.headers());
-    let error = |flight: Option<Flight>, status| page(status, id, style, flight);
+    // Read only for an error: most requests have none.
+    let accept = request.headers().get(ACCEPT).cloned();
+    let error =
+        |flight: Option<Flight>, status| page(status, id, Style::of(accept.as_ref()), flight);
     let cut = |mut flight: Flight, status: StatusCode| {
         flight.answered(status.as_u16());
         last(error(Some(flight), status))

@@ -251,6 +251,10 @@ async fn what_was_under_way_finishes_in_the_old_edge_and_the_new_one_answers_for
     let _new = scene.start(1).await;
     let drain = scene.client.drain(&staging(), Blue).await.unwrap();
     assert_eq!((drain.in_flight, drain.upgraded), (1, 1));
+    let finishing = scene.client.status().await.unwrap().finishing;
+    let [left] = &finishing[..] else { panic!("one finishes, not {finishing:?}") };
+    assert_eq!((left.pid, left.in_flight, left.upgraded), (old.0.id(), 1, 1));
+    assert_eq!(left.connections, 3);
     // A connection without a request is answered once more, and told to go.
     let reply = idle.get(HOST, "/").await;
     assert_eq!((reply.text(), reply.header("connection")), ("blue", "close"));
@@ -276,6 +280,11 @@ async fn what_was_under_way_finishes_in_the_old_edge_and_the_new_one_answers_for
         files.filter(|f| f.file_name().to_string_lossy().starts_with("control-")).count()
     };
     eventually("one control socket is left", async || sockets() == 1).await;
+    assert!(scene.client.status().await.unwrap().finishing.is_empty());
+    // The numbers of single routes stay too: the two plain ones, the held one, and the socket.
+    let routes = scene.client.routes().await.unwrap();
+    let blue = routes.iter().find(|route| route.key.slot == Blue).expect("blue was asked");
+    assert_eq!((blue.facts.total(), blue.facts.in_flight, blue.facts.upgraded), (4, 0, 0));
 }
 
 #[tokio::test]

@@ -186,6 +186,35 @@ pub struct EdgeStatus {
     /// Environments whose new requests are held back.
     #[serde(default)]
     pub pauses: Vec<PauseStatus>,
+    /// Those that it took over from and that still have something; the numbers above count them in.
+    #[serde(default)]
+    pub finishing: Vec<Finishing>,
+}
+
+/// An edge that another one took over from: what it still has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finishing {
+    pub pid: u32,
+    /// Client connections open now.
+    pub connections: u64,
+    /// Requests being answered, event streams among them.
+    pub in_flight: u64,
+    pub upgraded: u64,
+    pub streams: u64,
+}
+
+impl Finishing {
+    /// What the edge that says this of itself still has.
+    pub fn of(status: &EdgeStatus) -> Self {
+        let sum = |of: fn(&Facts) -> u64| status.facts.iter().map(|(_, facts)| of(facts)).sum();
+        Self {
+            pid: status.pid,
+            connections: status.connections,
+            in_flight: sum(|facts| facts.in_flight),
+            upgraded: sum(|facts| facts.upgraded),
+            streams: sum(|facts| facts.streams),
+        }
+    }
 }
 
 /// A pause in force.

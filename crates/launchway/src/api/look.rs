@@ -163,6 +163,7 @@ impl Api {
             restarts: unit.as_ref().map_or(0, |unit| unit.restarts),
             epoch: answer.as_ref().ok().map(|answer| answer.epoch),
             wanted: app.table.epoch,
+            finishing: answer.as_ref().map_or(Vec::new(), |answer| answer.finishing.clone()),
             problem: answer.as_ref().err().map(ToString::to_string),
         };
         (view, answer.ok())
@@ -181,6 +182,7 @@ pub async fn edge_alone(state: &std::path::Path, app: &App) -> (EdgeView, Option
         restarts: 0,
         epoch: answer.as_ref().ok().map(|answer| answer.epoch),
         wanted: app.table.epoch,
+        finishing: answer.as_ref().map_or(Vec::new(), |answer| answer.finishing.clone()),
         problem: answer.as_ref().err().map(ToString::to_string),
     };
     (view, answer.ok())

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 
 use domain::app::App;
+use domain::route::Finishing;
 use domain::slot::Endpoint;
 use domain::{EnvironmentName, Timestamp};
 
@@ -140,7 +141,8 @@ impl Page {
                 let restarts = restarts(edge.restarts);
                 let listen = edge.listen.map_or(String::new(), |listen| format!(" on {listen}"));
                 let https = edge.https.map_or(String::new(), |https| format!(" and {https} (TLS)"));
-                format!("edge {pid}{listen}{https}, table {epoch}{behind}{restarts}")
+                let finishing = finishing(&edge.finishing);
+                format!("edge {pid}{listen}{https}, table {epoch}{behind}{restarts}{finishing}")
             }
             (problem, ..) => {
                 let why = problem.as_deref().unwrap_or("it does not answer");
@@ -318,6 +320,13 @@ impl Page {
             Way::None => format!("none: {because}"),
         }
     }
+}
+
+/// The edges before this one, as long as they have something.
+fn finishing(all: &[Finishing]) -> String {
+    let each =
+        |left: &Finishing| format!(", {} finishes {} connections", left.pid, left.connections);
+    all.iter().map(each).collect()
 }
 
 fn restarts(count: u32) -> String {

@@ -8,7 +8,7 @@ use domain::app::{Action, App, EnvironmentState, Hold};
 use domain::certificate::CertificateView;
 use domain::pipeline::Run;
 use domain::rollout::{Kind, Phase, Rollout};
-use domain::route::EdgeStatus;
+use domain::route::{EdgeStatus, Finishing};
 use domain::slot::{Endpoint, ReplicaState, ReplicaStatus, Snapshot};
 use domain::{
     AppName, Color, CommitId, EnvironmentName, Epoch, ReleaseId, RolloutId, RunId, ServiceName,
@@ -54,6 +54,9 @@ pub struct EdgeView {
     pub epoch: Option<Epoch>,
     /// The table it shall route by.
     pub wanted: Epoch,
+    /// Those that it took over from and that still have something.
+    #[serde(default)]
+    pub finishing: Vec<Finishing>,
     /// Why it does not answer.
     pub problem: Option<String>,
 }

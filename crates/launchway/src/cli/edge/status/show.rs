@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use domain::route::{Facts, FactsKey, Reason, RouteFacts, TurnedAway};
+use domain::route::{Facts, FactsKey, Finishing, Reason, RouteFacts, TurnedAway};
 use domain::slot::Endpoint;
 
 use super::Seen;
@@ -50,6 +50,12 @@ fn head(out: &mut String, seen: &Seen, paint: Paint, now_ms: i64) {
     line(out, &format!("{title} · pid {pid} · up {} · epoch {}", span(up), status.epoch));
     let https = status.https.map(|https| format!(" · https {https}")).unwrap_or_default();
     line(out, &format!("listens  http {}{https} · {} open", status.listen, status.connections));
+    for left in &status.finishing {
+        let Finishing { pid, connections, in_flight, upgraded, streams } = left;
+        let requests = in_flight.saturating_sub(*streams);
+        let has = format!("{requests} requests, {upgraded} WebSockets, {streams} streams");
+        line(out, &format!("before   pid {pid} finishes {has} · {connections} of those open"));
+    }
     for certificate in &seen.certificates {
         let (names, until) = (certificate.names.join(", "), &certificate.not_after);
         line(out, &format!("presents {names} until {until}"));
@@ -295,6 +301,13 @@ mod tests {
                 held: 3,
                 ends_in_ms: 8_400,
             }],
+            finishing: vec![Finishing {
+                pid: 6,
+                connections: 5,
+                in_flight: 3,
+                upgraded: 3,
+                streams: 1,
+            }],
         };
         let certificate = CertificateInfo {
             names: vec!["tea.example".into(), "www.tea.example".into()],
@@ -319,6 +332,7 @@ mod tests {
         let expected = "\
 edge 0.1.0 · pid 7 · up 60 s · epoch 4
 listens  http 127.0.0.1:80 · 12 open
+before   pid 6 finishes 2 requests, 3 WebSockets, 1 streams · 5 of those open
 presents tea.example, www.tea.example until 2026-12-01T10:00:00Z
 logs     9 lines written, 2 lost: its reader is too slow
 holds    3 new requests to staging, for 8.4 s more
