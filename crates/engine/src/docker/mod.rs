@@ -6,7 +6,7 @@
 //! slots       apply, remove, down                           state    what the Engine's words mean
 //! observe     looks, brings back, sweeps                    health   when a replica is ready
 //! backing     backing services and their first start        jobs     run once;  exec: inside of a replica
-//! logs usage  what they say and use                         records  what is remembered on disk
+//! logs usage  what they say and use                         records  what is remembered on disk;  left: what is still there
 //! build/      images, from a folder to a digest               project/ a plain Compose project, for `launchway up`
 //!
 //! <state>/docker/                    one app
@@ -34,6 +34,7 @@ mod health;
 mod images;
 mod jobs;
 mod labels;
+mod left;
 mod logs;
 mod mounts;
 mod networks;

@@ -8,6 +8,8 @@ mod summary;
 
 use std::path::PathBuf;
 
+use domain::config::EngineKind;
+
 pub use stage::DemoError;
 pub use summary::Summary;
 
@@ -19,13 +21,15 @@ use story::Story;
 pub struct DemoConfig {
     /// The example application.
     pub source: PathBuf,
+    /// What its environments run on.
+    pub engine: EngineKind,
     /// Leave everything running at the end.
     pub stay: bool,
 }
 
 /// Tells the whole story. What it started is stopped again, whatever happened, unless it is to stay.
 pub async fn demo(config: &DemoConfig) -> Result<Summary, DemoError> {
-    let stage = Stage::set(&config.source)?;
+    let stage = Stage::set(&config.source, config.engine)?;
     let mut story = Story::begin(stage).await?;
     let told = tokio::select! {
         told = story.tell() => told,
@@ -46,8 +50,14 @@ pub fn say_summary(summary: &Summary) {
     }
     let rollback = summary.rollback_ms.map_or("none".into(), |ms| format!("{ms} ms"));
     story::say(&format!(
-        "{} requests, {} failed outside the bad release, slowest rollback {rollback}, {} processes left",
-        summary.sent, summary.failed_outside_bad_release, summary.left_running
+        "{} requests, {} failed outside the bad release, slowest rollback {rollback}, {} {} left",
+        summary.sent,
+        summary.failed_outside_bad_release,
+        summary.left_running,
+        match summary.engine {
+            EngineKind::Process => "processes",
+            EngineKind::Docker => "processes and containers",
+        }
     ));
     story::say(&format!(
         "{} WebSockets and {} streams of events: {} polite closes, {} abnormal ones, {} failed opens",

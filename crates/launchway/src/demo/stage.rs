@@ -6,6 +6,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use control::observer::ObserveError;
+use control::pipeline::{Images, Needed};
+use domain::config::EngineKind;
+use engine::{DockerConfig, DockerEngine};
 
 use super::edits::Change;
 
@@ -35,13 +38,14 @@ pub enum DemoError {
 /// Folder, repository, server.
 pub struct Stage {
     pub folder: PathBuf,
+    pub engine: EngineKind,
     program: PathBuf,
     server: Option<Child>,
 }
 
 impl Stage {
     /// Copies the example into a fresh folder that servers without privileges can enter.
-    pub fn set(source: &Path) -> Result<Self, DemoError> {
+    pub fn set(source: &Path, engine: EngineKind) -> Result<Self, DemoError> {
         use std::os::unix::fs::PermissionsExt;
         let made = tempfile::Builder::new()
             .prefix("launchway-demo-")
@@ -50,9 +54,10 @@ impl Stage {
         let folder = made.map_err(io_error("making a folder in", &std::env::temp_dir()))?.keep();
         let program =
             std::env::current_exe().map_err(io_error("finding", Path::new("launchway")))?;
-        let stage = Self { folder, program, server: None };
+        let stage = Self { folder, engine, program, server: None };
         copy(source, &stage.repository())?;
         stage.name_the_approver()?;
+        stage.choose_the_engine()?;
         stage.git(&["init", "--quiet", "--initial-branch", "develop"])?;
         stage.commit("First Flush: the shop opens")?;
         Ok(stage)
@@ -118,15 +123,35 @@ impl Stage {
         Ok(String::from_utf8_lossy(&output).into_owned())
     }
 
-    /// Takes everything down. What it was that could not be stopped is told.
-    pub async fn clear(&mut self) -> Result<(), DemoError> {
+    /// Takes everything down. What it was that could not be stopped is told; what Docker still has of it is answered.
+    pub async fn clear(&mut self) -> Result<Vec<String>, DemoError> {
         self.verb(&["down", "--with-data"]).await?;
+        self.server_gone().await?;
+        let left = match self.engine {
+            EngineKind::Process => Vec::new(),
+            EngineKind::Docker => self.clear_docker().await?,
+        };
+        std::fs::remove_dir_all(&self.folder).map_err(io_error("removing", &self.folder))?;
+        Ok(left)
+    }
+
+    /// Nobody will roll back to these images any more.
+    async fn clear_docker(&self) -> Result<Vec<String>, DemoError> {
+        let failed = |why: String| DemoError::Command { command: "clearing Docker".into(), why };
+        let images = Images::new(&self.state());
+        let gone = images.keep(|| Some(Needed::default())).await;
+        gone.map_err(|error| failed(error.to_string()))?;
+        let config = DockerConfig { state: self.state(), socket: None };
+        let left = DockerEngine::connect(config).left().await;
+        left.map_err(|error| failed(error.to_string()))
+    }
+
+    async fn server_gone(&mut self) -> Result<(), DemoError> {
         let Some(mut server) = self.server.take() else { return Ok(()) };
         let waited = tokio::task::spawn_blocking(move || server.wait()).await;
         let waited =
             waited.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
-        waited.map_err(io_error("waiting for", &self.program))?;
-        std::fs::remove_dir_all(&self.folder).map_err(io_error("removing", &self.folder))
+        waited.map(|_| ()).map_err(io_error("waiting for", &self.program))
     }
 
     fn launchway(&self, arguments: &[&str]) -> Command {
@@ -147,6 +172,20 @@ impl Stage {
         let name = user.map_or_else(|| nix::unistd::geteuid().to_string(), |user| user.name);
         let text = text.replace(anchor, &format!("from: [release-managers, {name}]"));
         std::fs::write(&path, text).map_err(io_error("writing", &path))
+    }
+
+    /// The example's environments run processes.
+    fn choose_the_engine(&self) -> Result<(), DemoError> {
+        if self.engine == EngineKind::Process {
+            return Ok(());
+        }
+        let path = self.repository().join("launchway.yaml");
+        let text = std::fs::read_to_string(&path).map_err(io_error("reading", &path))?;
+        let (anchor, engine) = ("    engine: process\n", "    engine: docker\n");
+        if !text.contains(anchor) {
+            return Err(DemoError::Anchor { path, text: anchor.trim().into() });
+        }
+        std::fs::write(&path, text.replace(anchor, engine)).map_err(io_error("writing", &path))
     }
 
     fn commit(&self, subject: &str) -> Result<(), DemoError> {

@@ -52,13 +52,14 @@ impl Story {
         say(&format!("The stage is {}", stage.folder.display()));
         stage.start_server()?;
         let observer = Observer::of(&stage.state());
+        let summary = Summary::new(stage.engine);
         Ok(Self {
             stage,
             observer,
             traffic: None,
             lasting: None,
             bad: None,
-            summary: Summary::default(),
+            summary,
             step: None,
             rollbacks: Vec::new(),
         })
@@ -211,8 +212,11 @@ impl Story {
             self.say_how_to_look_around();
         } else {
             let state = self.stage.state();
-            self.stage.clear().await?;
-            self.summary.left_running = left_running(&state);
+            let in_docker = self.stage.clear().await?;
+            for left in &in_docker {
+                say(&format!("left in Docker: {left}"));
+            }
+            self.summary.left_running = left_running(&state) + in_docker.len();
         }
         self.summary.ok = self.summary.steps.len() == 7
             && self.summary.steps.iter().all(|step| step.ok)

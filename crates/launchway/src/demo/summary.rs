@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 
 use control::load::LastingCounts;
+use domain::config::EngineKind;
 use serde::Serialize;
 
 /// The whole story in numbers.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Summary {
+    /// What the environments ran on.
+    pub engine: EngineKind,
     /// Every step was as expected, no request was lost, and nothing was left running.
     pub ok: bool,
     pub steps: Vec<Step>,
@@ -33,10 +36,35 @@ pub struct Summary {
     pub failed_opens: u64,
     /// The same in full, by kind of client: `websockets` and `event_streams`.
     pub lasting: BTreeMap<&'static str, LastingCounts>,
-    /// Processes that were still there after everything was taken down; none is looked for with `--stay`.
+    /// Processes that were still there after everything was taken down, and what Docker still had (containers, networks,
+    /// volumes, images); none is looked for with `--stay`.
     pub left_running: usize,
     /// Why the story stopped before its end.
     pub stopped: Option<String>,
+}
+
+impl Summary {
+    /// Of a story that has not begun.
+    pub fn new(engine: EngineKind) -> Self {
+        Self {
+            engine,
+            ok: false,
+            steps: Vec::new(),
+            switches: Vec::new(),
+            sent: 0,
+            failed_outside_bad_release: 0,
+            failed_in_bad_release: 0,
+            rollback_ms: None,
+            websockets: 0,
+            event_streams: 0,
+            polite_closes: 0,
+            abnormal_closes: 0,
+            failed_opens: 0,
+            lasting: BTreeMap::new(),
+            left_running: 0,
+            stopped: None,
+        }
+    }
 }
 
 /// One step of the story.

@@ -1,0 +1,2 @@
+-- Production begins with what the migrations bring, and nothing else.
+select 1;
