@@ -5,10 +5,12 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use domain::config::{Composition, Mistake, Note, Source, compose, parse_env_file};
-use serde_json::{Value, json};
+use serde_json::Value;
+
+#[path = "compose/real.rs"]
+mod real;
 
 /// Where whoever runs the files is at home.
 const HOME: &str = "/home/tea";
@@ -69,13 +71,18 @@ fn every_file_of_a_known_project_is_read_whole_or_refused_with_its_reasons() {
                 for note in notes {
                     let _ = writeln!(page, "note {}:{}: {}", note.line, note.column, note.message);
                 }
+                let names: Vec<&str> = composition.networks.keys().map(String::as_str).collect();
+                let _ = writeln!(page, "networks: {}", names.join(", "));
+                let names: Vec<&str> = composition.volumes.keys().map(String::as_str).collect();
+                let _ = writeln!(page, "volumes: {}", names.join(", "));
                 let value = said(serde_json::to_value(&composition).expect("written"));
                 page += &serde_json::to_string_pretty(&value).expect("written");
             }
             Err(mistakes) => {
                 let _ = writeln!(table, "{name:<15} refused, {} reasons", mistakes.len());
                 for mistake in &mistakes {
-                    let _ = writeln!(page, "{mistake}\n  {}\n  help: {}", mistake.text, mistake.help);
+                    let _ =
+                        writeln!(page, "{mistake}\n  {}\n  help: {}", mistake.text, mistake.help);
                 }
             }
         }
@@ -90,4 +97,43 @@ fn every_file_of_a_known_project_is_read_whole_or_refused_with_its_reasons() {
         snapshot_path => "compose/read",
         omit_expression => true,
     }, { insta::assert_snapshot!("0-table", table) });
+}
+
+#[test]
+fn real_compose_makes_the_same_of_every_file_that_is_read() {
+    let Some(program) = real::program() else { return };
+    let mut differences = String::new();
+    for fixture in fixtures() {
+        let Ok((composition, _)) = read(&fixture) else { continue };
+        let name = name(&fixture);
+        let config = match real::config(program, &fixture) {
+            Ok(config) => config,
+            Err(why) => {
+                let _ = writeln!(differences, "{name}: Compose refuses it: {why}");
+                continue;
+            }
+        };
+        let (ours, theirs) = (real::ours(&composition, &fixture), real::theirs(&config));
+        let names: std::collections::BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
+        for service in names {
+            let (ours, theirs) = (ours.get(service), theirs.get(service));
+            let side = |side: Option<&Value>, key: &str| side.and_then(|s| s.get(key)).cloned();
+            let keys = |side: Option<&Value>| {
+                side.and_then(Value::as_object)
+                    .map(|s| s.keys().cloned().collect())
+                    .unwrap_or_default()
+            };
+            let (mine, other): (Vec<String>, Vec<String>) = (keys(ours), keys(theirs));
+            for key in mine.iter().chain(other.iter().filter(|key| !mine.contains(key))) {
+                let (ours, theirs) = (side(ours, key), side(theirs, key));
+                if ours != theirs {
+                    let _ = writeln!(
+                        differences,
+                        "{name}: {service}: {key}\n  ours   {ours:?}\n  theirs {theirs:?}"
+                    );
+                }
+            }
+        }
+    }
+    assert!(differences.is_empty(), "{differences}");
 }

@@ -116,7 +116,7 @@ impl Reading<'_, '_> {
     }
 
     fn service(&mut self, key: &Key, service: &Service, files: &Files) -> Option<ComposedService> {
-        if service.image.is_none() && service.build.is_none() {
+        if service.image.is_none() && service.build.is_none() && service.extends.is_none() {
             let message = format!("the service `{}` has neither `build` nor `image`", key.text);
             self.found.compose.add(key.extent, message, "add one of them");
         }

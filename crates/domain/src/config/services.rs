@@ -157,6 +157,7 @@ fn service(
             ServiceKind::Built(Box::new(built::built(key, service, build, ours, found)?))
         }
         (None, Some(image)) => backing(key, image, ours, found)?,
+        (None, None) if service.extends.is_some() => return None,
         (None, None) => {
             let message = format!("the service `{name}` has neither `build` nor `image`");
             let help =

@@ -1,5 +1,6 @@
 //! A Compose service: every key that is read, and every one that is refused by name.
 
+use crate::config::composition::Dependency;
 use crate::config::mistake::Mistakes;
 use crate::config::reader::{Any, At, FromNode, Map, foreign_mapping, wrong};
 use crate::config::yaml::{Key, Node, Value};
@@ -26,6 +27,8 @@ foreign_mapping! {
         "environment" environment: Option<Pairs>,
         "env_file" env_file: Option<Some1<VariableFile>>,
         "depends_on" depends_on: Option<Depends>,
+        /// Refused: what it stands for is not known.
+        "extends" extends: Option<At<Any>>,
         "links" links: Option<At<Vec<At<Text>>>>,
         "deploy" deploy: Option<Deploy>,
         "scale" scale: Option<At<Count>>,
@@ -73,7 +76,6 @@ foreign_mapping! {
     }
     allow { "x-" }
     refuse {
-        "extends" => "write the keys of the other service into this one, or share them with a YAML anchor",
         "network_mode" => "remove it and publish `ports`: services find each other by name",
         "external_links" => "remove it, and put both services into one network",
         "dns" => "remove it: names are resolved by the engine",
@@ -136,7 +138,8 @@ impl Service {
             let name = link.value.0.split(':').next().unwrap_or_default();
             if !all.iter().any(|on| on.name.value == name) {
                 let name = At { value: name.to_owned(), extent: link.extent, title: link.title };
-                all.push(On { condition: link.extent, name, dependency: STARTED });
+                let dependency = Dependency { restart: true, ..STARTED };
+                all.push(On { condition: link.extent, name, dependency });
             }
         }
         all
@@ -144,6 +147,10 @@ impl Service {
 
     /// Notes keys that are read and do not say what is supported.
     pub(super) fn check(&self, key: &Key, mistakes: &mut Mistakes<'_>) {
+        if let Some(extends) = &self.extends {
+            let help = "write the keys of the other service into this one, or share them with a YAML anchor";
+            mistakes.add(extends.title, "`extends` is not supported yet by this version", help);
+        }
         for link in self.links.iter().flat_map(|links| &links.value) {
             if let Some((name, alias)) = link.value.0.split_once(':')
                 && name != alias
