@@ -26,9 +26,10 @@ use super::containers::{Place, Plan};
 use super::labels;
 use super::logs::options;
 use super::mounts::Owner;
-use super::records::Begun;
+use super::records::{Begun, Guard};
 use super::state::{self, Life};
 use crate::EngineError;
+use crate::lock::FileLock;
 use crate::process::layout::file_name;
 use crate::process::{now, tail};
 
@@ -36,6 +37,8 @@ use crate::process::{now, tail};
 const MOST: u64 = 16 << 20;
 const DROPPED: &str = "launchway: the log is full, the rest was dropped\n";
 const GRACE: Duration = Duration::from_secs(5);
+/// An Engine that was asked to start a container has done so by then, or never will.
+const STARTING: Duration = Duration::from_secs(15);
 
 /// `$1` is the time limit with some room, in seconds: the engine's own is first unless it is gone.
 const WATCHED: &str = r#"(sleep "$1"; kill -TERM -1; sleep 5; kill -KILL -1) </dev/null >/dev/null 2>&1 &
@@ -57,11 +60,7 @@ impl DockerEngine {
             return Ok(outcome);
         }
         let _lock = match &job.lock {
-            Some(lock) => {
-                let path =
-                    self.records.environment(&job.environment).join("locks").join(file_name(lock));
-                Some(self.records.guard(&path).await)
-            }
+            Some(lock) => Some(self.lock(&job.environment, lock).await.map_err(&failed)?),
             None => None,
         };
         let begun = self.begin(job).map_err(|error| failed(error.to_string()))?;
@@ -76,6 +75,25 @@ impl DockerEngine {
         };
         self.conclude(&job.environment, &job.id, &outcome).await.map_err(failed)?;
         Ok(outcome)
+    }
+
+    /// Against other jobs of this server, and of another on this machine that is not quite dead.
+    async fn lock(
+        &self,
+        environment: &EnvironmentName,
+        name: &str,
+    ) -> Result<(Guard, FileLock), String> {
+        let folder = self.records.environment(environment).join("locks");
+        let path = folder.join(file_name(name));
+        let failed = |error: std::io::Error| format!("locking {}: {error}", path.display());
+        fs::create_dir_all(&folder).map_err(failed)?;
+        let guard = self.records.guard(&path).await;
+        loop {
+            if let Some(lock) = FileLock::take(&path).map_err(failed)? {
+                return Ok((guard, lock));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Notes that it is about to run, once.
@@ -155,8 +173,17 @@ impl DockerEngine {
             [(labels::ENVIRONMENT, job.environment.as_str()), (labels::LOCK, lock.as_str())];
         let found = self.containers(&wanted).await?;
         Ok(found.iter().any(|found| {
-            let running = found.state.as_ref().is_some_and(|state| state.to_string() == "running");
-            running && labels::get(&found.labels, labels::JOB) != job.id
+            let other = labels::get(&found.labels, labels::JOB);
+            let state = found.state.as_ref().map(ToString::to_string).unwrap_or_default();
+            other != job.id
+                && match state.as_str() {
+                    "running" => true,
+                    // The Engine may be starting it, though whoever asked for that is dead.
+                    "created" => self.records.begun(&job.environment, other).is_some_and(|begun| {
+                        begun.started.is_some_and(|started| now().since(started) < STARTING)
+                    }),
+                    _ => false,
+                }
         }))
     }
 

@@ -57,6 +57,7 @@ pub struct ImageBuilder {
     docker: Docker,
     credentials: Credentials,
     buildkit: bool,
+    version: String,
 }
 
 /// One image to build.
@@ -153,12 +154,18 @@ impl ImageBuilder {
         let components = version.components.unwrap_or_default();
         let moby = components.iter().any(|component| component.name == "Engine");
         let buildkit = moby && version.os.as_deref() != Some("windows");
-        Ok(Self { place, docker, credentials: Credentials::from_env(), buildkit })
+        let (credentials, version) = (Credentials::from_env(), version.version.unwrap_or_default());
+        Ok(Self { place, docker, credentials, buildkit, version })
     }
 
     /// The same, with the classic builder.
     pub fn classic(self) -> Self {
         Self { buildkit: false, ..self }
+    }
+
+    /// Of the Engine, for people.
+    pub fn version(&self) -> &str {
+        &self.version
     }
 
     /// Whether builds are BuildKit's.

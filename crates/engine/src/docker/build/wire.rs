@@ -45,7 +45,7 @@ impl Place {
         Self::of(std::env::var("DOCKER_HOST").ok().as_deref())
     }
 
-    fn of(host: Option<&str>) -> Result<Self, BuildError> {
+    pub fn of(host: Option<&str>) -> Result<Self, BuildError> {
         let host = host.filter(|host| !host.is_empty()).unwrap_or("unix:///var/run/docker.sock");
         if let Some(path) = host.strip_prefix("unix://") {
             return Ok(Self::Unix(path.into()));
