@@ -1,12 +1,14 @@
 # What a person types here. `make` alone lists it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-rust test-teahouse test-crash test-edge-cost bench bench-pipeline bench-edge bench-conformance fuzz lint
+.PHONY: help setup demo docker docker-or-not test test-rust test-teahouse test-crash test-edge-cost bench bench-pipeline bench-edge bench-conformance fuzz lint
 # One after the other: the targets share a build folder.
 .NOTPARALLEL:
 
 # Where cargo puts what it builds: target/, unless CARGO_TARGET_DIR says otherwise.
 BUILT := $(or $(CARGO_TARGET_DIR),target)
+# What the demo's environments run on: process or docker.
+ENGINE ?= process
 # rustup puts cargo there; a non-login shell may not know.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
@@ -16,15 +18,25 @@ help: ## What can be made
 setup: ## Install what is missing on this machine (Debian, Ubuntu), or say what to install
 	@dev/setup
 
-demo: setup ## From a commit to production and back, with the example shop (DEMO_ARGS=--stay leaves it running)
-	@echo '== demo: build launchway, then carry examples/teahouse from a commit to production, under load'
+demo: setup $(if $(filter docker,$(ENGINE)),docker) ## From a commit to production and back, with the example shop (ENGINE=docker in containers; DEMO_ARGS=--stay leaves it running)
+	@echo '== demo: build launchway, then carry examples/teahouse from a commit to production, under load ($(ENGINE))'
 	cargo build --release --locked -p launchway
 	@mkdir -p target/demo
-	$(BUILT)/release/launchway demo --source examples/teahouse --summary target/demo/summary.json $(DEMO_ARGS)
+	$(BUILT)/release/launchway demo --source examples/teahouse --engine $(ENGINE) --summary target/demo/summary.json $(DEMO_ARGS)
+
+docker: ## A Docker Engine that answers, and the base images of the example shop, made here where no registry is reachable
+	@dev/setup docker
+	@dev/base-images
+	@dev/scanners system || echo '== without scanners for the scan stage'
+
+# Tests of containers run wherever an Engine answers; where none does, they say so, and so does the end.
+docker-or-not:
+	@if docker version --format '{{.Server.Version}}' >/dev/null 2>&1; then dev/base-images; \
+	else echo '== SKIPPING ALL TESTS OF CONTAINERS: no Docker Engine answers (`make docker` installs one)'; fi
 
 test: setup lint test-teahouse test-rust test-crash test-edge-cost ## Everything: lint, the shop's own tests, all Rust tests, a crash at every event, what a request costs
 
-test-rust: ## All Rust tests
+test-rust: docker-or-not ## All Rust tests
 	@echo '== test-rust: the tests of every crate, with real PostgreSQL and Redis servers where they are needed'
 	cargo test --locked --workspace
 

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -10,8 +11,8 @@ use axum::extract::{Path, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use domain::slot::Color;
-use domain::{RolloutId, RunId, StepName};
-use engine::{LogSource, UnitView};
+use domain::{EnvironmentName, RolloutId, RunId, StepName};
+use engine::{Engine, LogSource, UnitView};
 use hyper::body::{Body, Bytes, Frame};
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast::error::RecvError;
@@ -28,6 +29,10 @@ use crate::watch;
 const QUEUE: usize = 256;
 /// Between two looks at a log that grows.
 const LOOK: Duration = Duration::from_millis(200);
+/// Between two questions to an engine.
+const ASK: Duration = Duration::from_millis(500);
+/// Lines that are asked for then; more than these are not seen of one that writes so much.
+const WINDOW: usize = 1000;
 const LINES: usize = 100;
 const MOST_LINES: usize = 10_000;
 
@@ -72,19 +77,19 @@ pub async fn logs(
     State(api): State<Api>,
     Query(query): Query<LogsQuery>,
 ) -> Result<Response, Problem> {
-    let files = match (&query.run, &query.environment) {
+    let outputs = match (&query.run, &query.environment) {
         (Some(run), None) => vec![api.step_log(run, query.step.as_deref())?],
-        (None, Some(_)) => api.unit_logs(&query)?,
+        (None, Some(_)) => api.outputs(&query).await?,
         _ => return Err(Problem::usage("name an environment, or a run and its step")),
     };
     let wanted = query.lines.unwrap_or(LINES).min(MOST_LINES);
     let (to, from) = channel(QUEUE);
-    spawn(&api, send_logs(files, wanted, query.follow.unwrap_or(false), to));
+    spawn(&api, send_logs(outputs, wanted, query.follow.unwrap_or(false), to));
     Ok(lines(from))
 }
 
 impl Api {
-    fn step_log(&self, run: &RunId, step: Option<&str>) -> Result<(String, PathBuf), Problem> {
+    fn step_log(&self, run: &RunId, step: Option<&str>) -> Result<(String, Output), Problem> {
         let step = step.ok_or_else(|| Problem::usage("the step is missing"))?;
         let step = StepName::new(step).map_err(|error| Problem::usage(error.to_string()))?;
         let path = self.world.pipeline.log_path(run.as_str(), &step);
@@ -92,11 +97,11 @@ impl Api {
             return Err(Problem::missing(format!("step `{step}` of {run} has no log"))
                 .help(format!("`launchway history {run}` shows its steps")));
         }
-        Ok((step.to_string(), path))
+        Ok((step.to_string(), Output::File(path)))
     }
 
     /// The outputs of what the query names, and of the live slot unless it names one.
-    fn unit_logs(&self, query: &LogsQuery) -> Result<Vec<(String, PathBuf)>, Problem> {
+    async fn outputs(&self, query: &LogsQuery) -> Result<Vec<(String, Output)>, Problem> {
         let app = self.handle.app();
         let name = query.environment.as_ref().map_or("", |name| name.as_str());
         let environment = known(&app, name)?;
@@ -106,17 +111,24 @@ impl Api {
         let units: Vec<UnitView> = self.engine.units(&environment);
         let named = units.iter().filter_map(|unit| {
             let name = wanted(&unit.source, query, slot)?;
-            Some((name, unit.output.clone()))
+            Some((name, Output::File(unit.output.clone())))
         });
-        let files: Vec<_> = named.collect();
-        if !files.is_empty() {
-            return Ok(files);
+        let mut outputs: Vec<_> = named.collect();
+        let contained = self.contained(&environment, &units).await;
+        outputs.extend(contained.iter().filter_map(|source| {
+            let name = wanted(source, query, slot)?;
+            let (engine, environment) = (self.world.engine.clone(), environment.clone());
+            Some((name, Output::Engine(Asked { engine, environment, source: source.clone() })))
+        }));
+        if !outputs.is_empty() {
+            return Ok(outputs);
         }
         let what = match &query.service {
             Some(service) => format!("no service called {service}"),
             None => "no service".into(),
         };
-        let mut services: Vec<String> = units.iter().map(|unit| service_of(&unit.source)).collect();
+        let sources = units.iter().map(|unit| &unit.source).chain(&contained);
+        let mut services: Vec<String> = sources.map(service_of).collect();
         services.dedup();
         let there = services.join(", ");
         let slot = slot.map_or(String::new(), |slot| format!(" (slot {slot})"));
@@ -128,6 +140,51 @@ impl Api {
             },
         ))
     }
+
+    /// What runs in the environment and writes no file: containers.
+    async fn contained(&self, environment: &EnvironmentName, units: &[UnitView]) -> Vec<LogSource> {
+        let snapshot = self.world.engine.observe(environment).await.unwrap_or_default();
+        let replicas = snapshot.slots.iter().flat_map(|(slot, status)| {
+            status.services.iter().flat_map(|(service, replicas)| {
+                replicas.iter().map(|replica| {
+                    let (slot, service, index) = (*slot, service.clone(), replica.index);
+                    (LogSource::Replica { slot, service, index }, replica.pid.is_some())
+                })
+            })
+        });
+        let replicas = replicas.filter(|(_, runs)| *runs).map(|(source, _)| source);
+        let backing = snapshot.backing.keys();
+        let backing = backing.map(|service| LogSource::Backing { service: service.clone() });
+        let has_file = |source: &LogSource| units.iter().any(|unit| unit.source == *source);
+        replicas.chain(backing).filter(|source| !has_file(source)).collect()
+    }
+}
+
+/// Where lines come from.
+enum Output {
+    File(PathBuf),
+    Engine(Asked),
+}
+
+/// The output of a container, for which the engine has to be asked.
+struct Asked {
+    engine: Arc<dyn Engine>,
+    environment: EnvironmentName,
+    source: LogSource,
+}
+
+impl Asked {
+    async fn last(&self, lines: usize) -> Vec<String> {
+        // It may be gone, or be made again at this moment: then it says nothing new.
+        self.engine.logs(&self.environment, &self.source, lines).await.unwrap_or_default()
+    }
+}
+
+/// How much of the end of `before` is the beginning of `now`: the rest of `now` is new.
+fn overlap(before: &[String], now: &[String]) -> usize {
+    let most = before.len().min(now.len());
+    let fits = |length: &usize| before[before.len() - length..] == now[..*length];
+    (0..=most).rev().find(fits).unwrap_or(0)
 }
 
 fn service_of(source: &LogSource) -> String {
@@ -152,22 +209,35 @@ fn wanted(source: &LogSource, query: &LogsQuery, slot: Option<Color>) -> Option<
 }
 
 async fn send_logs(
-    files: Vec<(String, PathBuf)>,
+    outputs: Vec<(String, Output)>,
     wanted: usize,
     follow: bool,
     to: Sender<LogLine>,
 ) {
     let mut tails = Vec::new();
-    for (source, path) in files {
-        let (tail, last) = Tail::last(path, wanted);
+    let mut asked = Vec::new();
+    for (source, output) in outputs {
+        let last = match output {
+            Output::File(path) => {
+                let (tail, last) = Tail::last(path, wanted);
+                tails.push((source.clone(), tail));
+                last
+            }
+            Output::Engine(engine) => {
+                let window = engine.last(wanted.max(WINDOW)).await;
+                let last = window[window.len().saturating_sub(wanted)..].to_vec();
+                asked.push((source.clone(), engine, window));
+                last
+            }
+        };
         if send_lines(&source, last, &to).await.is_none() {
             return;
         }
-        tails.push((source, tail));
     }
     if !follow {
         return;
     }
+    let pause = if asked.is_empty() { LOOK } else { ASK };
     loop {
         for (source, tail) in &mut tails {
             let more = tail.lines();
@@ -175,8 +245,18 @@ async fn send_logs(
                 return;
             }
         }
+        for (source, engine, window) in &mut asked {
+            let now = engine.last(WINDOW).await;
+            let more = now[overlap(window, &now)..].to_vec();
+            if !now.is_empty() {
+                *window = now;
+            }
+            if send_lines(source, more, &to).await.is_none() {
+                return;
+            }
+        }
         tokio::select! {
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(pause) => {}
             () = to.closed() => return,
         }
     }
@@ -274,5 +354,26 @@ impl<T: Serialize> Body for Lines<T> {
             line.push(b'\n');
             Some(Ok(Frame::data(line.into())))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::overlap;
+
+    #[test]
+    fn only_what_was_not_seen_is_new() {
+        let lines = |text: &str| text.chars().map(String::from).collect::<Vec<_>>();
+        for (before, now, new) in [
+            ("abc", "abc", ""),
+            ("abc", "abcd", "d"),
+            ("abc", "cde", "de"),
+            ("aa", "aaa", "a"),
+            ("ab", "xy", "xy"),
+            ("", "x", "x"),
+        ] {
+            let (before, now) = (lines(before), lines(now));
+            assert_eq!(now[overlap(&before, &now)..].concat(), new);
+        }
     }
 }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 
 use domain::app::App;
+use domain::config::EngineKind;
 use domain::route::Finishing;
 use domain::slot::Endpoint;
 use domain::{EnvironmentName, Timestamp};
@@ -156,7 +157,8 @@ impl Page {
     fn environment(&mut self, environment: &EnvironmentView) {
         let name = self.paint.bold(environment.name.as_str());
         let url = environment.url.as_deref().unwrap_or(&environment.host);
-        self.line(&format!("\n{name}   {url}"));
+        let containers = environment.engine == Some(EngineKind::Docker);
+        self.line(&format!("\n{name}   {url}{}", if containers { "   in containers" } else { "" }));
         if let Some(seen) = &environment.certificate {
             for (index, line) in tls::lines(seen, self.now, self.paint).iter().enumerate() {
                 self.row(if index == 0 { "tls" } else { "" }, line);
@@ -229,6 +231,11 @@ impl Page {
         for (service, replicas) in services {
             let text = self.replicas(service, &replicas);
             self.row("", &text);
+            let image = slot.images.iter().find(|(name, _)| name.as_str() == service);
+            if let Some((_, image)) = image {
+                let id = &image.digest.as_str()[..12];
+                self.detail("image", &format!("{} ({id})", image.location));
+            }
             self.load(slot, service, &replicas);
         }
     }

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use domain::app::{Action, App, EnvironmentState, Hold};
 use domain::certificate::CertificateView;
+use domain::config::{EngineKind, Environment};
 use domain::pipeline::Run;
 use domain::rollout::{Kind, Phase, Rollout};
 use domain::route::{EdgeStatus, Finishing};
-use domain::slot::{Endpoint, ReplicaState, ReplicaStatus, Snapshot};
+use domain::slot::{ArtifactRef, Endpoint, ReplicaState, ReplicaStatus, Snapshot};
 use domain::{
     AppName, Color, CommitId, EnvironmentName, Epoch, ReleaseId, RolloutId, RunId, ServiceName,
     Timestamp,
@@ -65,6 +66,9 @@ pub struct EdgeView {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EnvironmentView {
     pub name: EnvironmentName,
+    /// What runs it, as the live release says, or else the newest project.
+    #[serde(default)]
+    pub engine: Option<EngineKind>,
     pub host: String,
     pub url: Option<String>,
     /// Answers with the slot that is not live.
@@ -98,6 +102,9 @@ pub struct SlotView {
     /// When a slot that is not live is emptied.
     pub expires: Option<Timestamp>,
     pub ready: bool,
+    /// What its containers run; empty for processes.
+    #[serde(default)]
+    pub images: BTreeMap<ServiceName, ArtifactRef>,
     pub replicas: Vec<ReplicaView>,
     /// Of each service that the edge routed to; empty while the edge does not answer.
     #[serde(default)]
@@ -247,6 +254,7 @@ impl Gathered<'_> {
             // No certificate is asked for its name.
             preview_url: url(&domain::app::preview_host(&host), false),
             certificate: certificate.cloned(),
+            engine: self.config(state).map(|environment| environment.engine),
             host,
             live: state.live,
             slots: self.slots(state, snapshot),
@@ -262,11 +270,27 @@ impl Gathered<'_> {
 
     /// As the live release says, or else the newest project.
     fn host(&self, state: &EnvironmentState) -> String {
+        self.config(state).map_or(String::new(), |environment| environment.host.clone())
+    }
+
+    fn config(&self, state: &EnvironmentState) -> Option<&Environment> {
         let live = state.live_release().and_then(|live| self.app.projects.get(live));
         let newest = self.app.projects.iter().max_by_key(|(id, _)| domain::app::number(*id));
         let project = live.or(newest.map(|(_, project)| project));
+        project.and_then(|project| project.environment(&state.name))
+    }
+
+    /// What was built of the release for containers, if it runs there as such.
+    fn images(
+        &self,
+        state: &EnvironmentState,
+        release: &ReleaseId,
+    ) -> BTreeMap<ServiceName, ArtifactRef> {
+        let project = self.app.projects.get(release);
         let environment = project.and_then(|project| project.environment(&state.name));
-        environment.map_or(String::new(), |environment| environment.host.clone())
+        let contained = environment.is_some_and(|e| e.engine == EngineKind::Docker);
+        let release = self.app.releases.get(release).filter(|_| contained);
+        release.map(|release| release.images.clone()).unwrap_or_default()
     }
 
     /// What shall run, and what really runs: a candidate that is not ready yet is only in the snapshot.
@@ -296,6 +320,7 @@ impl Gathered<'_> {
             leaving: wanted.is_some_and(|slot| slot.leaving),
             expires: wanted.and_then(|slot| slot.expires),
             ready: seen.is_some_and(domain::slot::SlotStatus::ready),
+            images: self.images(state, release),
             replicas: replicas.collect(),
             traffic: self.traffic(&state.name, color, release),
         })

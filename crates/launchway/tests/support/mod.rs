@@ -36,7 +36,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *args):
         print(*args, flush=True)
 
-http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
+host = os.environ.get("HOST", "127.0.0.1")
+http.server.ThreadingHTTPServer((host, int(os.environ["PORT"])), Handler).serve_forever()
 "#;
 
 impl TinyProject {

@@ -163,6 +163,11 @@ impl ImageBuilder {
         Self { buildkit: false, ..self }
     }
 
+    /// The same, with other logins.
+    pub fn with_credentials(self, credentials: Credentials) -> Self {
+        Self { credentials, ..self }
+    }
+
     /// Of the Engine, for people.
     pub fn version(&self) -> &str {
         &self.version

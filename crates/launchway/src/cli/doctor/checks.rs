@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use control::server::{EDGE, edge_folder};
-use domain::config::{BackingKind, Project, ServiceKind};
+use domain::config::{BackingKind, EngineKind, Project, ServiceKind};
+use engine::docker::build::ImageBuilder;
 use engine::{ProcessConfig, ProcessEngine, ShimCommand, Unprivileged};
 
 use super::super::{Failure, Globals, project};
@@ -27,6 +28,9 @@ pub async fn all(globals: &Globals) -> Vec<Check> {
         Ok(reading) => {
             checks.push(Check::ok("project", format!("{}: no mistakes", reading.project.app)));
             checks.extend(tools(&reading.project, &globals.directory));
+            if reading.project.runs_on(EngineKind::Docker) {
+                checks.push(docker().await);
+            }
         }
         Err(failure) => checks.push(mistaken(&failure)),
     }
@@ -79,10 +83,12 @@ fn tools(project: &Project, directory: &Path) -> Vec<Check> {
         checks.push(version("npm", "npm", true));
     }
     let backing = |kind| {
-        project.services.values().any(|service| match &service.kind {
-            ServiceKind::Backing { image } => BackingKind::of(image) == Some(kind),
-            ServiceKind::Built(_) => false,
-        })
+        let processes = project.runs_on(EngineKind::Process);
+        processes
+            && project.services.values().any(|service| match &service.kind {
+                ServiceKind::Backing { image } => BackingKind::of(image) == Some(kind),
+                ServiceKind::Built(_) => false,
+            })
     };
     if backing(BackingKind::Postgres) {
         checks.push(postgres());
@@ -114,6 +120,22 @@ fn version(name: &'static str, program: &str, needed: bool) -> Check {
         Err(error) => {
             Check::warn(name, format!("`{program}`: {error}"), "install it if you need it")
         }
+    }
+}
+
+/// Only where an environment of the project runs containers.
+async fn docker() -> Check {
+    match ImageBuilder::connect().await {
+        Ok(engine) => {
+            let builder =
+                if engine.has_buildkit() { "builds with BuildKit" } else { "has no BuildKit" };
+            Check::ok("docker", format!("Engine {} answers and {builder}", engine.version()))
+        }
+        Err(error) => Check::fail(
+            "docker",
+            error.to_string(),
+            "start it, or install one: `dev/setup docker` on Debian and Ubuntu",
+        ),
     }
 }
 

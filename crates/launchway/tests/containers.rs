@@ -1,0 +1,165 @@
+//! The road in containers, with the real binary and a real Docker Engine.
+
+mod support;
+
+use engine::docker::build::ImageBuilder;
+use engine::{DockerConfig, DockerEngine};
+use support::{Harness, text};
+
+const DOCKERFILE: &str = "\
+FROM python:3.11-slim
+WORKDIR /app
+COPY . .
+ENV HOST=0.0.0.0
+EXPOSE 8000
+CMD [\"python3\", \"app.py\"]
+";
+
+fn wait<T>(asking: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(asking)
+}
+
+/// Whether an Engine answers here; else a loud line, and a failure where a skip is one.
+fn docker_answers() -> bool {
+    let Err(error) = wait(ImageBuilder::connect()) else { return true };
+    let set = |name| std::env::var_os(name).is_some();
+    assert!(!(set("LAUNCHWAY_REQUIRE_DOCKER") || set("CI")), "{error}");
+    println!("SKIPPED: no Docker Engine answers (dev/setup docker installs one)");
+    false
+}
+
+/// The tiny app with these environments, for containers too.
+fn in_containers(harness: &Harness, environments: &str, more: &str) {
+    let user = nix::unistd::User::from_uid(nix::unistd::getuid());
+    let user = user.expect("readable").expect("this user has a name").name;
+    harness.project.write("web/Dockerfile", DOCKERFILE);
+    let launchway = format!(
+        "app: tiny
+{more}services:
+  web:
+    health: /
+    migrate: test -s text && echo migrated
+    native: {{ run: exec python3 app.py }}
+routes: {{ /: web }}
+build:
+  test: [{{ name: unit, in: web, run: test -s text }}]
+  integrate: [{{ name: api, run: \"python3 -c 'import os, urllib.request; urllib.request.urlopen(os.environ[\\\"BASE_URL\\\"])'\", with: [web] }}]
+  scan: off
+environments:
+{}",
+        environments.replace("USER", &user)
+    );
+    harness.project.write("launchway.yaml", &launchway);
+    harness.project.save("The first in containers");
+}
+
+/// What Docker still has of the harness, once its images went too.
+fn left_in_docker(harness: &Harness) -> Vec<String> {
+    let state = harness.state.canonicalize().expect("it is there");
+    wait(async {
+        let images = control::pipeline::Images::new(&state);
+        images.keep(|| Some(Default::default())).await.expect("images go");
+        let engine = DockerEngine::connect(DockerConfig { state, socket: None });
+        engine.left().await.expect("Docker answers")
+    })
+}
+
+/// The one slot that has the traffic, as `status --json` has it.
+fn live_slot(harness: &Harness, environment: &str) -> serde_json::Value {
+    let status = harness.status();
+    let all = status["environments"].as_array().expect("environments").clone();
+    let here = all.into_iter().find(|e| e["name"] == environment).expect("it is there");
+    let slots = here["slots"].as_array().expect("slots").clone();
+    let mut slot = slots.into_iter().find(|slot| slot["live"] == true).expect("something is live");
+    slot["engine"] = here["engine"].clone();
+    slot
+}
+
+#[test]
+fn what_was_good_as_processes_goes_on_in_containers_where_that_is_allowed_in_writing() {
+    if !docker_answers() {
+        return;
+    }
+    let mut harness = Harness::new();
+    in_containers(
+        &harness,
+        "  staging: { branch: main, drain: 1s }\n  production: { engine: docker, after: staging, drain: 1s, \
+         approval: { from: [USER] } }\n",
+        "mixed_artifacts: allow\n",
+    );
+    harness.start();
+    harness.wait_for_live("staging", "The first in containers");
+    harness.expect(0, &["approve", "production"]);
+    let first = harness.wait_for_live("production", "The first in containers");
+    assert!(harness.get("production").expect("an answer").contains("first r1"));
+    assert_eq!(live_slot(&harness, "staging")["engine"], "process");
+    let slot = live_slot(&harness, "production");
+    assert_eq!(slot["engine"], "docker");
+    let image = slot["images"]["web"]["location"]["image"].as_str().expect("an image").to_owned();
+    assert!(image.starts_with("tiny/web:"), "{image}");
+    let shown = text(&harness.launchway(&["status", "production"]).stdout);
+    assert!(shown.contains("in containers") && shown.contains(&image), "{shown}");
+
+    // Its output and its inside, as anywhere else.
+    let log = harness.expect(0, &["logs", "production", "web"]);
+    assert!(log.contains("GET / HTTP/1.1"), "{log}");
+    let inside = harness.expect(0, &["exec", "production", "web", "--", "cat", "/app/text"]);
+    assert_eq!(inside.trim(), "first");
+
+    harness.project.commit("second");
+    harness.wait_for_live("staging", "second");
+    harness.expect(0, &["approve", "production"]);
+    let second = harness.wait_for_live("production", "second");
+    assert_ne!(first.pids, second.pids);
+    assert!(harness.get("production").expect("an answer").contains("second r2"));
+    harness.expect(0, &["rollback", "production"]);
+    harness.wait_for_live("production", "The first in containers");
+
+    // A killed server takes over what it left.
+    harness.kill_server();
+    harness.start();
+    let again = harness.wait_for_live("production", "The first in containers");
+    assert_eq!(again.pids, first.pids);
+
+    harness.expect(0, &["down", "--with-data"]);
+    harness.server_ended();
+    assert_eq!(left_in_docker(&harness), Vec::<String>::new());
+}
+
+#[test]
+fn a_release_that_does_not_start_as_a_container_says_why_and_the_live_one_stays() {
+    if !docker_answers() {
+        return;
+    }
+    let mut harness = Harness::new();
+    in_containers(&harness, "  staging: { engine: docker, branch: main, drain: 1s }\n", "");
+    harness.start();
+    harness.wait_for_live("staging", "The first in containers");
+    for (compose, cause) in [
+        // Python alone needs more than this.
+        (
+            "services: { web: { build: ./web, command: \"python3 -c 'bytearray(200 << 20)'\", mem_limit: 20m } }\n",
+            "memory",
+        ),
+        ("services: { web: { build: ./web, command: \"no-such-program\" } }\n", "no-such-program"),
+    ] {
+        harness.project.write("compose.yaml", compose);
+        // So that the throwaway environment of the build does not find it first.
+        let file = std::fs::read_to_string(harness.project.folder.join("launchway.yaml"));
+        let file = file.expect("readable");
+        let without: Vec<&str> = file.lines().filter(|line| !line.contains("integrate:")).collect();
+        harness.project.write("launchway.yaml", &(without.join("\n") + "\n"));
+        harness.project.save("Does not start");
+        harness.eventually(&format!("the report names {cause}"), || {
+            let status = harness.status();
+            let last = &status["environments"][0]["last"];
+            last["end"].as_str().is_some_and(|end| end.contains(cause))
+        });
+        let live = harness.live("staging").expect("something is live");
+        assert_eq!(live.subject, "The first in containers");
+    }
+    harness.expect(0, &["down", "--with-data"]);
+    harness.server_ended();
+    assert_eq!(left_in_docker(&harness), Vec::<String>::new());
+}
