@@ -5,8 +5,8 @@ use std::path::{Component, Path, PathBuf};
 
 use domain::ServiceName;
 use domain::config::{
-    COMPOSE_FILES, COMPOSE_OVERRIDES, ComposedService, EnvFile, Lookup, Network, Note, Source,
-    Volume, compose, outline, parse_env_file, with_env_files,
+    COMPOSE_FILES, COMPOSE_OVERRIDES, ComposedService, EnvFile, Lookup, Mistake, Network, Note,
+    Source, Volume, compose, parse_env_file, with_env_files,
 };
 
 use super::UpError;
@@ -79,12 +79,9 @@ impl Project {
         );
         let shown = path.display().to_string();
         let source = Source { path: &shown, text: &text };
-        let (read, notes) = compose(source, &lookup, &profiles).map_err(|mistakes| {
-            UpError::Mistakes { mistakes, path: shown.clone(), text: text.clone() }
-        })?;
+        let (read, notes) = compose(source, &lookup, &profiles).map_err(misread(source))?;
 
-        let known: BTreeSet<String> =
-            outline(source).unwrap_or_default().into_iter().map(|s| s.name).collect();
+        let known = everything(source, &lookup)?;
         let given = asked
             .name
             .clone()
@@ -143,6 +140,17 @@ impl Project {
         let given = self.volumes.get(volume).and_then(|volume| volume.name.clone());
         given.unwrap_or_else(|| format!("{}_{volume}", self.name))
     }
+}
+
+/// All services of the file: what runs of another profile is no stranger.
+fn everything(source: Source<'_>, lookup: Lookup<'_>) -> Result<BTreeSet<String>, UpError> {
+    let (all, _) = compose(source, lookup, &["*".to_owned()]).map_err(misread(source))?;
+    Ok(all.services.keys().map(ToString::to_string).collect())
+}
+
+fn misread(source: Source<'_>) -> impl Fn(Vec<Mistake>) -> UpError {
+    let (path, text) = (source.path.to_owned(), source.text.to_owned());
+    move |mistakes| UpError::Mistakes { mistakes, path: path.clone(), text: text.clone() }
 }
 
 fn named_by_shell() -> Option<PathBuf> {
