@@ -457,7 +457,12 @@ mod of_its_own {
     async fn a_restart_of_the_engine_loses_no_request() {
         let Some(mut daemon) = Daemon::start(None).await else { return };
         let world = World::on(daemon.client(), Some(daemon.socket())).await;
+        // Each request looks its backing service up, as one does that connects to its database anew.
+        let mut store = world.backing("store", common::docker::PYTHON);
+        store.container = Some(Box::new(world.container("exec python3 -m http.server 8000")));
+        world.engine.back(&store).await.unwrap();
         let mut web = world.service("web", SERVE_INSIDE);
+        web.env.insert("KNOWS".into(), "store".into());
         web.replicas = 2;
         world.engine.apply(&slot(Color::Blue, 1, vec![web.clone()])).await.unwrap();
         let before = until_slot_ready(&world.engine, Color::Blue).await;

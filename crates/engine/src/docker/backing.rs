@@ -64,8 +64,8 @@ impl DockerEngine {
         let facts = self.ensure_image(&spec.image).await?;
         let digest = self.backing_digest(spec, container, &facts)?;
         let known = self.records.backing(&spec.environment, &spec.service);
-        let (port, fresh) = known.map_or((None, Vec::new()), |known| (known.port, known.fresh));
-        let mut record = Backing { spec: spec.clone(), port, fresh, down: false };
+        let mut record = Backing { spec: spec.clone(), ..known.unwrap_or_else(|| new(spec)) };
+        record.down = false;
         let found = self
             .containers(&[
                 (labels::ENVIRONMENT, spec.environment.as_str()),
@@ -142,10 +142,20 @@ impl DockerEngine {
                 Reservation::make(None).map_err(|error| Trouble::refused(error.to_string()))?;
             record.port = Some(free.port);
         }
+        let network = self.environment_network(app, environment).await?;
+        // Services of an environment are started side by side.
+        let choosing = self.records.environment(environment).join("addresses");
+        let addresses = self.records.guard(&choosing).await;
+        let fixed = network.subnet.is_some_and(|net| record.address.is_some_and(|a| net.holds(a)));
+        if !fixed {
+            let others = self.records.every_backing(environment);
+            let taken = others.iter().filter_map(|other| other.address).collect();
+            record.address = network.subnet.and_then(|subnet| subnet.free(&taken));
+        }
         self.keep(record)?;
+        drop(addresses);
         let mut mounts = self.mounts(container, &facts.volumes, &owner).await?;
         mounts.extend(self.load_mount(&spec, container, facts, &owner)?);
-        let network = self.environment_network(app, environment).await?;
         let inside_text = inside.map(|port| port.to_string()).unwrap_or_default();
         let pairs = [
             (labels::STATE, self.state.as_str()),
@@ -166,7 +176,7 @@ impl DockerEngine {
             env: spec.env.clone(),
             labels: labels::of(&pairs),
             mounts,
-            networks: vec![Place { network: network.id, aliases, address: None }],
+            networks: vec![Place { network: network.id, aliases, address: record.address }],
             publish: inside.zip(record.port),
             restart: record.fresh.is_empty(),
             stop_grace: STOP_GRACE,
@@ -349,6 +359,11 @@ impl DockerEngine {
             tracing::warn!(service = %spec.service, environment = %spec.environment, %trouble, "a backing service that is gone could not be brought back");
         }
     }
+}
+
+fn new(spec: &BackingSpec) -> Backing {
+    let spec = spec.clone();
+    Backing { spec, port: None, address: None, fresh: Vec::new(), down: false }
 }
 
 /// The container's own address where the machine reaches that, else where it is published: Docker's proxy accepts

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -27,6 +28,9 @@ pub(super) struct Backing {
     pub(super) spec: BackingSpec,
     /// Published on 127.0.0.1.
     pub(super) port: Option<u16>,
+    /// Its own in the environment's network, where that has room for fixed ones.
+    #[serde(default)]
+    pub(super) address: Option<Ipv4Addr>,
     /// Volumes that were made for it and never held a server that became ready: they may be made anew.
     #[serde(default)]
     pub(super) fresh: Vec<String>,
@@ -104,11 +108,17 @@ impl Records {
 
     /// Those that are to run.
     pub(super) fn backings(&self, environment: &EnvironmentName) -> Vec<Backing> {
+        let mut all = self.every_backing(environment);
+        all.retain(|record| !record.down);
+        all
+    }
+
+    /// Those that were stopped too.
+    pub(super) fn every_backing(&self, environment: &EnvironmentName) -> Vec<Backing> {
         let entries = fs::read_dir(self.environment(environment).join("backing"));
         let paths = entries.into_iter().flatten().flatten().map(|entry| entry.path());
         let json = paths.filter(|path| path.extension().is_some_and(|end| end == "json"));
         let mut all: Vec<Backing> = json.filter_map(|path| read_json(&path)).collect();
-        all.retain(|record| !record.down);
         all.sort_by(|one, other| one.spec.service.cmp(&other.spec.service));
         all
     }

@@ -190,6 +190,10 @@ impl DockerEngine {
             (labels::PORT, &port_text),
         ];
         pairs.extend(address_text.as_deref().map(|address| (labels::ADDRESS, address)));
+        let container = &Container {
+            extra_hosts: self.hosts(&spec.environment, container),
+            ..container.clone()
+        };
         let mut aliases = vec![name.to_owned()];
         aliases.extend(container.networks.values().flat_map(|net| net.aliases.iter().cloned()));
         aliases.dedup();
@@ -210,6 +214,20 @@ impl DockerEngine {
             stop_grace: service.stop_grace,
         })
         .await
+    }
+
+    /// Names of the environment's backing services, beside those that the file gives: Docker's own name server is
+    /// away while the Engine is restarted, and a replica that connects to its database then would fail.
+    fn hosts(&self, environment: &EnvironmentName, container: &Container) -> Vec<(String, String)> {
+        let mut hosts = container.extra_hosts.clone();
+        for backing in self.records.backings(environment) {
+            let name = backing.spec.service.to_string();
+            let given = hosts.iter().any(|(known, _)| *known == name);
+            if let Some(address) = backing.address.filter(|_| !given) {
+                hosts.push((name, address.to_string()));
+            }
+        }
+        hosts
     }
 
     /// Containers of the slot, jobs excepted.

@@ -54,7 +54,13 @@ impl Daemon {
 
     /// A network of its own, named like its folder.
     fn bridge(&self) -> String {
-        self.folder.path().file_name().unwrap().to_string_lossy().to_lowercase().replace(['-', '.'], "")
+        self.folder
+            .path()
+            .file_name()
+            .unwrap()
+            .to_string_lossy()
+            .to_lowercase()
+            .replace(['-', '.'], "")
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -140,7 +146,10 @@ impl Drop for Daemon {
             std::thread::sleep(Duration::from_millis(100));
         }
         unmount_below(self.folder.path());
-        let _ = Command::new("ip").args(["link", "delete", &self.bridge()]).stderr(Stdio::null()).status();
+        let _ = Command::new("ip")
+            .args(["link", "delete", &self.bridge()])
+            .stderr(Stdio::null())
+            .status();
     }
 }
 

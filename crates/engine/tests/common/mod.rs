@@ -120,12 +120,18 @@ pub fn alive(pid: u32) -> bool {
     stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
 }
 
-/// Answers every path with `$ANSWER` (a status), default 200; with 500 as long as the file `$SICK` exists.
+/// Answers every path with `$ANSWER` (a status), default 200; with 500 as long as the file `$SICK` exists, or
+/// if it knows no host of the name `$KNOWS`.
 const SERVER: &str = r#"
-import http.server, os, sys
+import http.server, os, socket, sys
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         sick = os.path.exists(os.environ.get("SICK", "/nowhere"))
+        if "KNOWS" in os.environ:
+            try:
+                socket.getaddrinfo(os.environ["KNOWS"], 80)
+            except OSError:
+                sick = True
         status = 500 if sick else int(os.environ.get("ANSWER", "200"))
         self.send_response(status)
         if status in (301, 302):
