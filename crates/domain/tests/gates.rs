@@ -7,7 +7,7 @@ use std::sync::Arc;
 use domain::app::{Action, App, EnvironmentEvent, Event};
 use domain::config::Project;
 use domain::pipeline::{Outcome, RunAction, RunEvent};
-use domain::rollout::{Phase, RolloutEvent};
+use domain::rollout::{Gates, Phase, RolloutEvent};
 use domain::slot::Endpoint;
 use domain::{Identity, ReleaseId, Timestamp};
 use support::{commit, environment_name, project, service_name, step_result};
@@ -43,6 +43,17 @@ fn a_commit_that_drops_approval_bake_and_after_still_has_to_pass_them() {
     let rollout = app.rollouts.values().max_by_key(|r| domain::app::number(&r.id)).unwrap();
     assert!(matches!(rollout.phase, Phase::AwaitingApproval { .. }), "{:?}", rollout.phase);
     assert_eq!(rollout.gates.bake, project().environments[1].bake);
+}
+
+#[test]
+fn the_old_slot_has_its_drain_and_the_spread_over_which_the_rest_is_closed() {
+    let (project, mut spread) = (project(), 0);
+    for environment in &project.environments {
+        let gates = Gates::for_rollback(&project, environment);
+        assert_eq!(gates.drain, environment.drain + environment.spread);
+        spread += environment.spread.as_millis();
+    }
+    assert!(spread > 0, "nothing was tested");
 }
 
 fn build(app: &mut App, n: u64, project: Arc<Project>, branch: Option<&str>) {

@@ -154,9 +154,13 @@ fn as_containers(key: &Key, service: &compose::Service, ours: &Ours<'_>, found: 
         found.note_compose(container_name.title, note);
     }
     for volume in service.volumes.iter().flat_map(|at| &at.value) {
-        if let (Source::Project(path), false) =
-            (&volume.value.mount.source, volume.value.mount.read_only)
-        {
+        let Source::Project(path) = &volume.value.mount.source else { continue };
+        if path.starts_with("..") || path.starts_with("~") {
+            let message =
+                format!("`{}` is not in the project, so it is no part of a commit", path.display());
+            let help = "move it into the project, or use a named volume";
+            found.compose.add(volume.extent, message, help);
+        } else if !volume.value.mount.read_only {
             let note = format!(
                 "`{name}` gets `{}` read-only, as it is in the commit; for what it writes use a named volume",
                 path.display()
@@ -213,21 +217,14 @@ fn everywhere(key: &Key, service: &compose::Service, found: &mut Findings<'_>) {
             let note = format!("volumes of `{name}` are not labelled for SELinux (`z`)");
             found.note_compose(volume.extent, note);
         }
-        let Source::Project(path) = &volume.value.mount.source else { continue };
-        if path.starts_with("..") || path.starts_with("~") {
-            let message =
-                format!("`{}` is not in the project, so it is no part of a commit", path.display());
-            found.compose.add(
-                volume.extent,
-                message,
-                "move it into the project, or use a named volume",
-            );
-        }
     }
 }
 
 /// What the file says of networks and volumes, where every environment has its own.
-pub(super) fn parts(compose: &compose::Compose, found: &mut Findings<'_>) {
+pub(super) fn parts(compose: &compose::Compose, engines: &Engines<'_>, found: &mut Findings<'_>) {
+    if engines.docker.is_empty() {
+        return;
+    }
     for (name, network) in compose.networks() {
         if network.value.external {
             let message =
@@ -241,7 +238,13 @@ pub(super) fn parts(compose: &compose::Compose, found: &mut Findings<'_>) {
             let message =
                 format!("the network `{name}` is internal, which networks of environments are not");
             found.compose.add(network.key.extent, message, "remove `internal`");
-        } else if let Some(real) = &network.value.name {
+        } else if name != "default" {
+            let note = format!(
+                "the network `{name}` keeps services apart with `launchway up` only: all of an environment reach each other"
+            );
+            found.note_compose(network.key.extent, note);
+        }
+        if let (Some(real), false) = (&network.value.name, network.value.external) {
             let note = format!(
                 "the network `{name}` is called `{real}` with `launchway up` only: each environment has its own"
             );

@@ -118,7 +118,8 @@ impl<'a> Mistakes<'a> {
 
     /// All of them, in the order of the file.
     pub fn finish(mut self) -> Vec<Mistake> {
-        self.found.sort_by_key(|mistake| mistake.offset);
+        let order = |mistake: &Mistake| (mistake.offset, mistake.length, mistake.message.clone());
+        self.found.sort_by_key(order);
         self.found.dedup();
         self.found
     }

@@ -114,9 +114,10 @@ fn project(file: &file::Launchway, root: &yaml::Node, found: &mut Findings<'_>) 
     let names: Vec<String> = theirs.names().map(str::to_owned).collect();
     let theirs = &theirs;
     let engines = engines::Engines::of(file);
-    engines::parts(&compose, found);
+    engines::parts(&compose, &engines, found);
     engines::mixed(file, &mut found.launchway);
-    let files = compose.files(&mut found.compose);
+    // What is wrong with them was told when the file was read.
+    let files = compose.files(&mut Mistakes::new(found.compose.source()));
     let written = services::Written { root, files: &files };
     let services =
         services::services(file.services.as_ref(), theirs, &written, &engines, &names, found);
@@ -142,8 +143,21 @@ fn project(file: &file::Launchway, root: &yaml::Node, found: &mut Findings<'_>) 
         registry: file
             .registry
             .as_ref()
-            .map(|registry| Registry { push: registry.push.value.clone() }),
+            .map(|registry| self::registry(registry, &mut found.launchway)),
     })
+}
+
+/// Where images go: a name without what belongs to an address.
+fn registry(file: &file::Registry, mistakes: &mut Mistakes<'_>) -> Registry {
+    let push = file.push.value.trim_end_matches('/');
+    let part = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-:/".contains(&b);
+    if push.contains("//") || push.starts_with(['.', '-', ':', '/']) || !push.bytes().all(part) {
+        let message = "`push` is not the beginning of an image's name";
+        let help = "write registry and folder alone, in lower case, like `registry.example.com/team`; \
+             who may push is in Docker's own configuration (`docker login`)";
+        mistakes.add(file.push.extent, message, help);
+    }
+    Registry { push: push.into() }
 }
 
 /// The keys of `services`, even of those that cannot be read.
