@@ -105,10 +105,12 @@ impl DockerEngine {
         if refused.is_some() || !fresh {
             let mut probed = probe::probe(address, check).await;
             // Docker's proxy accepts for a container that does not listen yet.
-            if probed.ok && check.probe == Probe::Tcp && address.ip().is_loopback() {
-                if let Err(why) = super::backing::accepts(address).await {
-                    (probed.ok, probed.answer) = (false, why);
-                }
+            if probed.ok
+                && check.probe == Probe::Tcp
+                && address.ip().is_loopback()
+                && let Err(why) = super::backing::accepts(address).await
+            {
+                (probed.ok, probed.answer) = (false, why);
             }
             let answered = probed.ok;
             seen.note(probed);
