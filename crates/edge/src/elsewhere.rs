@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use domain::route::Reason;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION};
+use http::uri::Scheme;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 
 use crate::accept::Arrival;
@@ -57,6 +58,13 @@ fn find(
     }
 }
 
+/// Whether a request names an address of HTTPS and came without TLS, as far as we see or are told by somebody whom
+/// we believe (RFC 9110, 7.4).
+fn pretends<B>(arrival: &Arrival, request: &Request<B>) -> bool {
+    request.uri().scheme() == Some(&Scheme::HTTPS)
+        && !arrival.client.came_by_https(&headers::claims(request.headers()))
+}
+
 fn covered(tls: &Tls, host: &str) -> bool {
     tls.covering(host).is_some()
 }
@@ -73,7 +81,8 @@ pub fn answer<B>(
     host: &str,
     id: &HeaderValue,
 ) -> Option<Response<Answer>> {
-    let found = find(&worker.shared, arrival, host, request.uri().path(), Some(request.headers()))?;
+    let found = find(&worker.shared, arrival, host, request.uri().path(), Some(request.headers()))
+        .or_else(|| pretends(arrival, request).then_some(Elsewhere::Misdirected))?;
     let error = |status| page(status, id, Style::wanted(request.headers()), None);
     let reason = match found {
         Elsewhere::Challenge(_) => Reason::Challenge,

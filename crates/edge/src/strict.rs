@@ -34,6 +34,9 @@ pub const REFUSED: &str = "REFUSED";
 
 pub const MAX_HEAD: usize = 32 * 1024;
 const MAX_TARGET: usize = 8 * 1024;
+/// How the whole address of a request may begin (RFC 9112, 3.2.2).
+const SCHEMES: [&[u8]; 2] = [b"http://", b"https://"];
+
 impl Refusal {
     pub fn status(self) -> u16 {
         match self {
@@ -193,10 +196,13 @@ fn request_target(method: &[u8], target: &[u8]) -> Result<Option<(usize, usize)>
     let (authority, path) = match target.first() {
         Some(b'/') => (None, target),
         _ => {
-            let scheme = target.get(..7).filter(|s| s.eq_ignore_ascii_case(b"http://"));
-            let rest = scheme.map(|_| &target[7..]).ok_or(Refusal::Malformed)?;
+            let is = |scheme: &&[u8]| {
+                target.get(..scheme.len()).is_some_and(|s| s.eq_ignore_ascii_case(scheme))
+            };
+            let start = SCHEMES.into_iter().find(is).ok_or(Refusal::Malformed)?.len();
+            let rest = &target[start..];
             let end = rest.iter().position(|b| b"/?".contains(b)).unwrap_or(rest.len());
-            (Some((7, 7 + end)), &rest[end..])
+            (Some((start, start + end)), &rest[end..])
         }
     };
     if ambiguous(path) { Err(Refusal::Malformed) } else { Ok(authority) }
@@ -549,6 +555,7 @@ mod tests {
         let socket = "GET / HTTP/1.1\nhost: tea\nupgrade: websocket\nconnection: x, Upgrade";
         assert_eq!(head(socket), Ok(Framing::Tunnel));
         assert_eq!(head("GET http://tea/x HTTP/1.1\nHost: tea"), Ok(Framing::Length(0)));
+        assert_eq!(head("GET HTTPS://tea?x HTTP/1.1\nHost: tea"), Ok(Framing::Length(0)));
         assert_eq!(head("OPTIONS * HTTP/1.1\nHost: tea"), Ok(Framing::Length(0)));
     }
 
@@ -594,6 +601,9 @@ mod tests {
             "GET /a/%e0%80%af/b HTTP/1.1",
             "GET /a% HTTP/1.1",
             "GET http://other/ HTTP/1.1",
+            "GET https://other/ HTTP/1.1",
+            "GET https:/tea/ HTTP/1.1",
+            "GET ftp://tea/ HTTP/1.1",
             "GET * HTTP/1.1",
             "CONNECT tea:443 HTTP/1.1",
             "REFUSED /200 HTTP/1.1",

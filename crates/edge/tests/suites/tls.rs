@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use edge::{Certificates, Challenge, Challenges, Limits};
 use http::StatusCode;
 use rcgen::{CertificateParams, CustomExtension, KeyPair};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::rustls::HandshakeKind;
 
@@ -178,6 +178,28 @@ async fn a_request_for_a_host_with_another_certificate_is_misdirected() {
     let streams = Streams::open(&edge, &authority, "third.example").await;
     assert_eq!(streams.get(HOST, "/").await.text(), "tea");
     assert_eq!(backend.requests(), 1);
+}
+
+#[tokio::test]
+async fn a_request_may_name_the_whole_address_if_it_came_that_way() {
+    let (backend, (edge, authority)) = (Backend::start("tea").await, secured(&[HOST]).await);
+    edge.client.publish(&simple(1, &[&backend])).await.unwrap();
+    let request = |scheme: &str, host: &str| {
+        let line = format!("GET {scheme}://{host}/headers?a=b HTTP/1.1");
+        format!("{line}\r\nhost: {HOST}\r\nconnection: close\r\n\r\n")
+    };
+    let mut stream = connect(edge.https(), &authority.client(&[], false), HOST).await.unwrap();
+    stream.write_all(request("https", HOST).as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(answer.contains("\r\n\r\n/headers?a=b HTTP/1.1\n"), "{answer}");
+    for (scheme, host, status) in
+        [("http", HOST, "200"), ("https", HOST, "421"), ("https", "other.example", "400")]
+    {
+        let answer = raw(edge.address, request(scheme, host).as_bytes()).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{scheme} {host}: {answer}");
+    }
 }
 
 #[tokio::test]
