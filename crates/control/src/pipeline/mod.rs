@@ -38,7 +38,7 @@ mod why;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use domain::config::{Project, Step};
@@ -122,6 +122,7 @@ struct Inner {
     repository: Repository,
     secret: Vec<u8>,
     locks: Locks,
+    texts: Mutex<mounts::Texts>,
 }
 
 impl Pipeline {
@@ -132,7 +133,8 @@ impl Pipeline {
         let layout = Layout::new(state);
         let repository = Repository::open(&config.repository)?;
         let secret = inputs::secret(&layout)?;
-        let inner = Inner { config, layout, repository, secret, locks: Locks::default() };
+        let (locks, texts) = (Locks::default(), Mutex::default());
+        let inner = Inner { config, layout, repository, secret, locks, texts };
         Ok(Self { inner: Arc::new(inner) })
     }
 

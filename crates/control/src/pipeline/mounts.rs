@@ -3,10 +3,11 @@
 //! The same content lies at the same place, whatever commit it comes from: a container that mounts it is not another
 //! one because of a commit that changed something else.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 
 use domain::config::{EnvFile, Project};
 use domain::container::{Container, Source};
@@ -21,6 +22,10 @@ use super::{Inner, Pipeline, tree};
 
 /// The text of each file of variables that a project's services name, by its path.
 pub type EnvFiles = BTreeMap<String, String>;
+
+/// Files of variables that were read a short while ago.
+pub(super) type Texts = VecDeque<(CommitId, String, Option<String>)>;
+const REMEMBERED: usize = 64;
 
 /// In the folder of a mount: which commits had it.
 const COMMITS: &str = "commits";
@@ -87,7 +92,7 @@ impl Inner {
         let mut texts = EnvFiles::new();
         let all = project.services.values().flat_map(|service| &service.env_files);
         for EnvFile { path, required, .. } in all {
-            match self.repository.file(commit, path).await? {
+            match self.variables_in(commit, path).await? {
                 Some(text) => {
                     texts.insert(path.clone(), text);
                 }
@@ -100,6 +105,30 @@ impl Inner {
             }
         }
         Ok(texts)
+    }
+
+    /// A file of the commit, remembered: environments are looked after every second.
+    async fn variables_in(
+        &self,
+        commit: &CommitId,
+        path: &str,
+    ) -> Result<Option<String>, PipelineError> {
+        let known = |texts: &Texts| {
+            texts
+                .iter()
+                .find(|(of, at, _)| of == commit && at == path)
+                .map(|(.., text)| text.clone())
+        };
+        if let Some(text) = known(&self.texts.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(text);
+        }
+        let text = self.repository.file(commit, path).await?;
+        let mut texts = self.texts.lock().unwrap_or_else(PoisonError::into_inner);
+        texts.push_back((commit.clone(), path.to_owned(), text.clone()));
+        if texts.len() > REMEMBERED {
+            texts.pop_front();
+        }
+        Ok(text)
     }
 
     async fn mount(&self, commit: &CommitId, path: &Path) -> Result<PathBuf, PipelineError> {
