@@ -41,6 +41,9 @@ pub fn show(update: RunUpdate) -> Option<Run> {
     None
 }
 
+/// More notes than this are for `launchway history`.
+const NOTES: usize = 3;
+
 /// One step's result in a line.
 pub fn outcome(paint: Paint, result: &StepResult) -> String {
     let took = span(result.duration);
@@ -60,12 +63,20 @@ pub fn outcome(paint: Paint, result: &StepResult) -> String {
         let (passed, failed, skipped) = (tests.passed, tests.failed, tests.skipped);
         said += &format!("; tests: {passed} passed, {failed} failed, {skipped} skipped");
     }
-    if let Some(found) =
-        result.findings.as_ref().filter(|f| f.at_least(domain::config::Severity::Low) > 0)
-    {
-        let (low, medium, high, critical) = (found.low, found.medium, found.high, found.critical);
-        said +=
-            &format!("; findings: {critical} critical, {high} high, {medium} medium, {low} low");
+    if let Some(found) = &result.findings {
+        if found.at_least(domain::config::Severity::Low) > 0 {
+            let (low, medium, high, critical) =
+                (found.low, found.medium, found.high, found.critical);
+            said += &format!(
+                "; findings: {critical} critical, {high} high, {medium} medium, {low} low"
+            );
+        }
+        if found.ignored > 0 {
+            said += &format!("; {} ignored", found.ignored);
+        }
+        for note in found.notes.iter().take(NOTES) {
+            said += &format!("; {note}");
+        }
     }
     said
 }

@@ -148,7 +148,8 @@ fn run_page(run: &Run) -> String {
         let _ = writeln!(page, "  {:<10} {:<20} {said}", step.planned.stage, step.planned.name);
         let Some(result) = step.result() else { continue };
         let failures = result.tests.iter().flat_map(|tests| &tests.failures);
-        let findings = result.findings.iter().flat_map(|findings| &findings.worst);
+        let findings =
+            result.findings.iter().flat_map(|found| found.worst.iter().chain(&found.notes));
         for line in failures.chain(findings).take(20) {
             let _ = writeln!(page, "{:13}{line}", "");
         }

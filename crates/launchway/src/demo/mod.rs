@@ -2,6 +2,7 @@
 //! through a bad release, a killed server and a rollback, under traffic that must not notice.
 
 mod edits;
+mod scan;
 mod stage;
 mod story;
 mod summary;

@@ -11,6 +11,7 @@ use domain::config::EngineKind;
 use engine::{DockerConfig, DockerEngine};
 
 use super::edits::Change;
+use super::scan;
 
 /// Why the story cannot be told.
 #[derive(Debug, thiserror::Error)]
@@ -181,11 +182,17 @@ impl Stage {
         }
         let path = self.repository().join("launchway.yaml");
         let text = std::fs::read_to_string(&path).map_err(io_error("reading", &path))?;
-        let (anchor, engine) = ("    engine: process\n", "    engine: docker\n");
-        if !text.contains(anchor) {
-            return Err(DemoError::Anchor { path, text: anchor.trim().into() });
+        let gate = format!("{}{}", scan::ANCHOR, scan::in_writing());
+        let mut changed = text;
+        for (anchor, new) in
+            [("    engine: process\n", "    engine: docker\n"), (scan::ANCHOR, gate.as_str())]
+        {
+            if !changed.contains(anchor) {
+                return Err(DemoError::Anchor { path, text: anchor.trim().into() });
+            }
+            changed = changed.replace(anchor, new);
         }
-        std::fs::write(&path, text.replace(anchor, engine)).map_err(io_error("writing", &path))
+        std::fs::write(&path, changed).map_err(io_error("writing", &path))
     }
 
     fn commit(&self, subject: &str) -> Result<(), DemoError> {
