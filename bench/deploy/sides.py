@@ -19,7 +19,7 @@ import processes  # noqa: E402
 
 SHOP = ROOT / "examples" / "teahouse"
 # What happens to a commit: built, started beside the old release, asked for its health, given the traffic. No gates,
-# since Compose has none.
+# since Compose has none; and the old release goes soon, as if the changes lay half an hour apart, its usual stay.
 LAUNCHWAY = """app: {app}
 services:
   backend: {{ health: /health }}
@@ -28,7 +28,7 @@ routes: {{ /: frontend, /api: backend }}
 build:
   scan: off
 environments:
-  production: {{ engine: docker, branch: main, drain: 5s }}
+  production: {{ engine: docker, branch: main, drain: 5s, keep: 2s }}
 """
 
 
@@ -95,7 +95,6 @@ class Launchway:
         self.app = f"bench-{tag}"
         self.shop = Shop(folder / "launchway", self.app)
         (self.shop.folder / "launchway.yaml").write_text(LAUNCHWAY.format(app=self.app))
-        # Migrations of a shop in containers run where Compose runs them: in the backend's own command.
         self.shop.first()
         self.host = f"production.{self.app}.localhost"
         self.server = self.port = None
@@ -153,6 +152,7 @@ class Launchway:
         if rollout is None:
             raise Failed(f"the rollout of {text} did not end")
         rollout = rollout.get("rollout", rollout)
+        await self.old_is_gone(rollout["release"], deadline)
         run = max(self.ask("history")["runs"], key=lambda run: run["created"])
         phases = {}
         for at, phase in rollout["timeline"]:
@@ -174,6 +174,17 @@ class Launchway:
             "noticed_ms": ms(moment(run["created"]) - committed),
             "phases_ms": {phase: ms(at - began) for phase, at in phases.items()},
         }
+
+    async def old_is_gone(self, release, deadline):
+        """The next change finds an empty slot."""
+        app = f"label=dev.launchway.app={self.app}"
+        new = f"label=dev.launchway.release={release}"
+        slots = "label=dev.launchway.slot"
+        while time.monotonic() < deadline:
+            if set(docker("ps", "-qa", "--filter", app, "--filter", slots)) == set(docker("ps", "-qa", "--filter", new, "--filter", app)):
+                return
+            await asyncio.sleep(0.2)
+        raise Failed("the old release was not taken away")
 
     def end(self):
         if self.server is not None:
