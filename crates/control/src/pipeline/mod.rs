@@ -437,7 +437,7 @@ impl Inner {
         }
         self.config.engine.down(&environment_of(scope)?, true).await?;
         let run = self.layout.run(scope);
-        for name in ["checkout", "checkout.new", "checkout.index", "contexts"] {
+        for name in ["checkout", "checkout.new", "checkout.index", "contexts", "scan"] {
             checkout::clear(&run.join(name)).await?;
         }
         // Removed last: it says that there is something to clear away.
