@@ -1,7 +1,7 @@
 # What a person types here. `make` alone lists it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo docker docker-or-not test test-rust test-teahouse test-crash test-edge-cost bench bench-pipeline bench-edge bench-conformance fuzz lint
+.PHONY: help setup demo docker docker-or-not test test-rust test-teahouse test-crash test-edge-cost bench bench-pipeline bench-edge bench-switch bench-deploy bench-conformance fuzz lint
 # One after the other: the targets share a build folder.
 .NOTPARALLEL:
 
@@ -62,7 +62,7 @@ lint: ## Formatting, clippy, and what may be in the dependency tree
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	dev/deny
 
-bench: bench-pipeline bench-edge bench-switch ## All benchmarks
+bench: bench-pipeline bench-edge bench-switch bench-deploy ## All benchmarks
 
 bench-pipeline: setup ## The pipeline against a shell script doing the same (writes target/bench/pipeline.json)
 	@echo '== bench-pipeline: the pipeline against a shell script that runs the same commands'
@@ -79,3 +79,7 @@ bench-edge: setup ## The edge against nginx, HAProxy and kamal-proxy (writes tar
 bench-switch: setup ## What clients lose at 200 switches under load, beside the same proxies (writes target/bench/switch.json; BENCH_ARGS=--quick)
 	@echo '== bench-switch: releases come and go under load, behind the edge, nginx, HAProxy and kamal-proxy'
 	bench/switch/run $(BENCH_ARGS)
+
+bench-deploy: setup docker ## A change from commit to production in containers, beside docker compose up (writes target/bench/deploy.json)
+	@echo '== bench-deploy: a one-line change under load, with Launchway and with Docker Compose'
+	bench/deploy/run $(BENCH_ARGS)

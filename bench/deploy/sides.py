@@ -151,14 +151,14 @@ class Launchway:
             await asyncio.sleep(0.05)
         if rollout is None:
             raise Failed(f"the rollout of {text} did not end")
-        rollout = rollout.get("rollout", rollout)
-        await self.old_is_gone(rollout["release"], deadline)
+        release = rollout["release"]
+        await self.old_is_gone(release, deadline)
         run = max(self.ask("history")["runs"], key=lambda run: run["created"])
         phases = {}
         for at, phase in rollout["timeline"]:
             phases.setdefault(phase, moment(at))
         labels = [f"dev.launchway.{key}={value}" for key, value in
-                  (("app", self.app), ("service", "backend"), ("release", rollout["release"]))]
+                  (("app", self.app), ("service", "backend"), ("release", release))]
         asked = phases.get("starting", moment(rollout["created"]))
         started = started_at(labels) or asked
         ready = phases.get("exposing", phases.get("switching", first))
@@ -178,10 +178,10 @@ class Launchway:
     async def old_is_gone(self, release, deadline):
         """The next change finds an empty slot."""
         app = f"label=dev.launchway.app={self.app}"
-        new = f"label=dev.launchway.release={release}"
-        slots = "label=dev.launchway.slot"
         while time.monotonic() < deadline:
-            if set(docker("ps", "-qa", "--filter", app, "--filter", slots)) == set(docker("ps", "-qa", "--filter", new, "--filter", app)):
+            all_of_it = docker("ps", "-qa", "--filter", app, "--filter", "label=dev.launchway.release")
+            new = docker("ps", "-qa", "--filter", app, "--filter", f"label=dev.launchway.release={release}")
+            if sorted(all_of_it) == sorted(new):
                 return
             await asyncio.sleep(0.2)
         raise Failed("the old release was not taken away")
