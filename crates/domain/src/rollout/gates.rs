@@ -24,7 +24,7 @@ pub struct Gates {
     pub bake: Option<Bake>,
     /// Until every replica must have been ready.
     pub start_limit: Duration,
-    /// For what the old slot still has in flight.
+    /// For what the old slot still has in flight, and then for closing the rest over the spread.
     pub drain: Duration,
     /// How long the old slot stays warm.
     pub keep: Duration,
@@ -88,7 +88,7 @@ impl Gates {
             checks: Vec::new(),
             bake: None,
             start_limit: start.unwrap_or_default(),
-            drain: environment.drain,
+            drain: environment.drain + environment.spread,
             keep: environment.keep,
         }
     }
