@@ -83,20 +83,20 @@ impl DockerEngine {
         let docker = self.docker().await?;
         let others: Vec<(String, EndpointSettings)> =
             plan.networks.iter().skip(1).map(endpoint).collect();
-        let name = plan.name.clone();
+        let mut name = plan.name.clone();
         let body = body(plan);
-        let make = |name: String, body: ContainerCreateBody| {
+        let mut tries = 0;
+        let id = loop {
             let options = CreateContainerOptionsBuilder::new().name(&name).build();
-            docker.create_container(Some(options), body)
-        };
-        let made = match make(name.clone(), body.clone()).await {
-            // Of another installation: names are for people, labels for us.
-            Err(error) if is_conflict(&error) => {
-                make(format!("{name}-{}", &self.state[..8]), body).await
+            match docker.create_container(Some(options), body.clone()).await {
+                Ok(made) => break made.id,
+                Err(error) if is_conflict(&error) && tries < 3 => {
+                    tries += 1;
+                    name = self.free_name(name).await?;
+                }
+                Err(error) => return Err(self.trouble(error)),
             }
-            made => made,
         };
-        let id = made.map_err(|error| self.trouble(error))?.id;
         for (network, settings) in others {
             let request =
                 NetworkConnectRequest { container: id.clone(), endpoint_config: Some(settings) };
@@ -104,6 +104,18 @@ impl DockerEngine {
             joined.map_err(|error| self.trouble(error))?;
         }
         Ok(id)
+    }
+
+    /// What to do about a name that is taken: names are for people, labels for us. Our own container of that name was
+    /// being made for a server that died meanwhile, and goes; another installation's stays, and ours is called differently.
+    async fn free_name(&self, name: String) -> Result<String, Trouble> {
+        let Some(found) = self.inspect(&name).await? else { return Ok(name) };
+        let labels = found.config.and_then(|config| config.labels);
+        if labels::get(&labels, labels::STATE) != self.state {
+            return Ok(format!("{name}-{}", &self.state[..8]));
+        }
+        self.discard(found.id.as_deref().unwrap_or(&name)).await?;
+        Ok(name)
     }
 
     pub(super) async fn start(&self, id: &str) -> Result<(), Trouble> {
@@ -148,6 +160,11 @@ impl DockerEngine {
             _ => Ok(()),
         }
     }
+}
+
+/// Made, and not started: it may not be in all of its networks yet.
+pub(super) fn half_made(found: &ContainerSummary) -> bool {
+    found.state.as_ref().is_some_and(|state| state.to_string() == "created")
 }
 
 /// A restart policy, as it is set and changed.

@@ -127,7 +127,9 @@ impl DockerEngine {
                 None => None,
             };
             match (found, life) {
-                (Some(id), Some(Life::Running { .. } | Life::Ended { .. })) => {
+                (Some(id), Some(Life::Running { .. } | Life::Ended { .. }))
+                    if begun.started.is_some() =>
+                {
                     return Ok(Start::Container(id));
                 }
                 _ if begun.canceled => return Ok(Start::Over(unrun(Exit::Signal(15)))),
@@ -141,21 +143,32 @@ impl DockerEngine {
                         continue;
                     }
                     let id = match found {
-                        Some(id) => id,
+                        // Whoever noted that had put it into its networks.
+                        Some(id) if begun.started.is_some() => id,
+                        Some(id) => {
+                            self.discard(&id).await?;
+                            self.make_job(job).await?
+                        }
                         None => self.make_job(job).await?,
                     };
                     begun.started = Some(now());
                     self.note(job, &begun)?;
-                    if let Err(trouble) = self.start(&id).await {
-                        // Refused, so it never ran and may be tried again.
-                        if matches!(trouble, Trouble::Refused(_)) {
-                            self.discard(&id).await?;
+                    match self.start(&id).await {
+                        Ok(()) => return Ok(Start::Container(id)),
+                        Err(Trouble::Refused(why)) => {
+                            // Never ran, so it may be tried again; unless a dead server's start came first.
+                            let found = self.inspect(&id).await?;
+                            if found.is_some_and(|found| state::life(&found) != Life::Created) {
+                                return Ok(Start::Container(id));
+                            }
+                            // In this order: a container that is gone, and a start that is noted, mean that it ran.
                             begun.started = None;
                             self.note(job, &begun)?;
+                            self.discard(&id).await?;
+                            return Err(Trouble::Refused(why));
                         }
-                        return Err(trouble);
+                        Err(lost) => return Err(lost),
                     }
-                    return Ok(Start::Container(id));
                 }
             }
         }

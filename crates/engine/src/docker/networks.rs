@@ -3,7 +3,7 @@
 //! Docker keeps the address of a container over its restarts only in a network whose subnet was chosen by whoever
 //! made it. The lower half of a slot's subnet is for replicas, whose addresses are fixed; Docker gives out the upper.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::net::{Ipv4Addr, UdpSocket};
 
@@ -81,8 +81,15 @@ impl DockerEngine {
         let _guard = self.records.guard(&key).await;
         let ours = self.networks(environment).await?;
         let wanted = slot.map_or("", |slot| slot.as_str());
-        let found = ours.into_iter().find(|net| labels::get(&net.labels, labels::SLOT) == wanted);
-        if let Some(id) = found.and_then(|net| net.id) {
+        let mut same: Vec<Network> = ours;
+        same.retain(|net| labels::get(&net.labels, labels::SLOT) == wanted);
+        same.sort_by_key(age);
+        let mut same = same.into_iter().filter_map(|net| net.id);
+        if let Some(id) = same.next() {
+            // One that was being made for a server that died meanwhile; the Engine cannot tell their names apart.
+            for other in same {
+                self.drop_network(&other).await?;
+            }
             return self.look_at_network(&id).await;
         }
         let mut pairs = vec![
@@ -91,9 +98,37 @@ impl DockerEngine {
             (labels::ENVIRONMENT, environment.as_str()),
         ];
         pairs.extend(slot.map(|slot| (labels::SLOT, slot.as_str())));
-        let name = self.free_network_name(name).await?;
-        let id = self.make_network(&name, &pairs).await?;
+        let own = format!("{name}-{}", &self.state[..8]);
+        let mut id = String::new();
+        for name in [name, &own] {
+            if !self.named(name).await?.is_empty() {
+                continue;
+            }
+            id = self.make_network(name, &pairs).await?;
+            // Another installation may have taken the name in the same moment: who was first keeps it.
+            if self.named(name).await?.first().is_none_or(|net| net.id.as_ref() == Some(&id)) {
+                break;
+            }
+            self.drop_network(&id).await?;
+            id.clear();
+        }
+        if id.is_empty() {
+            return Err(Trouble::refused(format!(
+                "networks called {name} and {own} are there already, and not ours; remove them"
+            )));
+        }
         self.look_at_network(&id).await
+    }
+
+    /// Networks of exactly this name, whosever, the oldest first. The Engine does not keep names apart.
+    async fn named(&self, name: &str) -> Result<Vec<Network>, Trouble> {
+        let filter = HashMap::from([("name".to_owned(), vec![name.to_owned()])]);
+        let options = ListNetworksOptionsBuilder::new().filters(&filter).build();
+        let found = self.docker().await?.list_networks(Some(options)).await;
+        let mut found = found.map_err(|error| self.trouble(error))?;
+        found.retain(|net| net.name.as_deref() == Some(name));
+        found.sort_by_key(age);
+        Ok(found)
     }
 
     /// Networks of the environment.
@@ -108,15 +143,6 @@ impl DockerEngine {
         let options = ListNetworksOptionsBuilder::new().filters(&filter).build();
         let docker = self.docker().await?;
         docker.list_networks(Some(options)).await.map_err(|error| self.trouble(error))
-    }
-
-    /// Another installation may have taken the name; names are for people.
-    async fn free_network_name(&self, name: &str) -> Result<String, Trouble> {
-        match self.docker().await?.inspect_network(name, None::<InspectNetworkOptions>).await {
-            Ok(_) => Ok(format!("{name}-{}", &self.state[..8])),
-            Err(error) if status(&error) == Some(404) => Ok(name.to_owned()),
-            Err(error) => Err(self.trouble(error)),
-        }
     }
 
     async fn make_network(&self, name: &str, pairs: &[(&str, &str)]) -> Result<String, Trouble> {
@@ -165,19 +191,28 @@ impl DockerEngine {
 
     /// Removes the networks of the environment. One that strangers are in stays.
     pub(super) async fn drop_networks(&self, environment: &EnvironmentName) -> Result<(), Trouble> {
-        let docker = self.docker().await?;
         for id in self.networks(environment).await?.into_iter().filter_map(|net| net.id) {
-            match docker.remove_network(&id).await {
-                Err(error) if status(&error) == Some(403) => {
-                    let why = self.trouble(error);
-                    tracing::warn!(%why, "a network stays: something that is not ours is in it");
-                }
-                Err(error) if !is_done(&error) => return Err(self.trouble(error)),
-                _ => {}
-            }
+            self.drop_network(&id).await?;
         }
         Ok(())
     }
+
+    async fn drop_network(&self, id: &str) -> Result<(), Trouble> {
+        match self.docker().await?.remove_network(id).await {
+            Err(error) if status(&error) == Some(403) => {
+                let why = self.trouble(error);
+                tracing::warn!(%why, "a network stays: something that is not ours is in it");
+                Ok(())
+            }
+            Err(error) if !is_done(&error) => Err(self.trouble(error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// To the nanosecond; of two in the same, the id decides.
+fn age(net: &Network) -> (Option<String>, Option<String>) {
+    (net.created.clone(), net.id.clone())
 }
 
 /// An address of an interface of this machine: then Docker's bridges are here too, and not in a virtual machine.

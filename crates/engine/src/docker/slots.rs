@@ -11,7 +11,7 @@ use futures_util::stream::{StreamExt, TryStreamExt, iter};
 
 use super::DockerEngine;
 use super::connect::Trouble;
-use super::containers::{Place, Plan};
+use super::containers::{Place, Plan, half_made};
 use super::images::Facts;
 use super::labels;
 use super::mounts::Owner;
@@ -55,11 +55,10 @@ impl DockerEngine {
     /// To be called by who holds the slot's guard.
     pub(super) async fn bring_up(&self, spec: &SlotSpec) -> Result<(), Trouble> {
         let wanted = self.wanted(spec)?;
-        let (kept, other): (Vec<_>, Vec<_>) = self
-            .replicas(&spec.environment, spec.slot)
-            .await?
-            .into_iter()
-            .partition(|found| wanted.iter().any(|wanted| wanted.is(found)));
+        let (kept, other): (Vec<_>, Vec<_>) =
+            self.replicas(&spec.environment, spec.slot).await?.into_iter().partition(|found| {
+                !half_made(found) && wanted.iter().any(|wanted| wanted.is(found))
+            });
         self.discard_all(&spec.environment, &other).await?;
         if wanted.is_empty() {
             return Ok(());
