@@ -2,7 +2,7 @@
 //!
 //! The files are our own, written to use the features that the projects use, in their manner.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -114,7 +114,7 @@ fn real_compose_makes_the_same_of_every_file_that_is_read() {
             }
         };
         let (ours, theirs) = (real::ours(&composition, &fixture), real::theirs(&config));
-        let names: std::collections::BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
+        let names: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
         for service in names {
             let (ours, theirs) = (ours.get(service), theirs.get(service));
             let side = |side: Option<&Value>, key: &str| side.and_then(|s| s.get(key)).cloned();

@@ -119,3 +119,17 @@ fn the_schema_is_printed_without_a_project() {
     assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
     assert!(schema["properties"]["environments"].is_object());
 }
+
+#[test]
+fn a_file_that_only_compose_would_merge_is_told() {
+    let fixture = fixtures("accepted").into_iter().find(|path| name(path) == "smallest");
+    let folder = project(&fixture.expect("it is there"));
+    project::write(folder.path(), &[("compose.override.yaml", "services: {}\n")]);
+    let output = launchway(folder.path(), &["check"]);
+    assert_eq!(output.status.code(), Some(0));
+    let said = text(&output.stdout);
+    assert!(
+        said.contains("compose.override.yaml:1:1: no environment has what is in this file"),
+        "{said}"
+    );
+}

@@ -3,8 +3,13 @@
 //! Two texts go in, one [`Project`] or every mistake at once comes out.
 //!
 //! ```text
-//! text ── yaml ──> tree with places ── reader ──> file, compose ── services, steps, environments ──> Project
+//! launchway.yaml ── yaml ──> tree ── reader ──> file ───────────────────────┐
+//! compose.yaml ──── yaml ──> tree ── filling ──> compose, per environment ──┴─ services, steps, environments ──> Project
+//!                            tree ── composing ──> Composition, with no launchway.yaml at all
 //! ```
+//!
+//! A release keeps the container's part of Compose as it is written ([`ContainerTemplate`]): variables get their
+//! values where it runs.
 
 mod built;
 mod compose;

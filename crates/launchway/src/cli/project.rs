@@ -2,16 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use domain::config::{Mistake, Reading, Source, inspect};
+use domain::config::{COMPOSE_FILES, COMPOSE_OVERRIDES, Mistake, Note, Reading, Source, inspect};
 
 use super::{Exit, Failure, Misread};
 
 /// The file of this name in the project's folder.
 pub const LAUNCHWAY: &str = "launchway.yaml";
-
-/// Names that Compose looks for, in its order.
-const COMPOSE: [&str; 4] =
-    ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
 
 /// A file and the path that messages show.
 pub struct Text {
@@ -31,8 +27,9 @@ pub fn load(folder: &Path) -> Result<Reading, Failure> {
     let launchway =
         read(&folder.join(LAUNCHWAY), "write it, or let `launchway init` write a first one")?;
     let compose = compose(folder)?;
-    let reading = inspect(launchway.source(), compose.source())
+    let mut reading = inspect(launchway.source(), compose.source())
         .map_err(|mistakes| misread(mistakes, &[&launchway, &compose]))?;
+    reading.notes.extend(overrides(folder));
     let missing: Vec<Mistake> = reading
         .files
         .iter()
@@ -45,10 +42,20 @@ pub fn load(folder: &Path) -> Result<Reading, Failure> {
     if missing.is_empty() { Ok(reading) } else { Err(misread(missing, &[&launchway, &compose])) }
 }
 
+/// Files that `docker compose up` would merge over the Compose file: environments do not.
+fn overrides(folder: &Path) -> impl Iterator<Item = Note> {
+    COMPOSE_OVERRIDES.into_iter().filter(|name| folder.join(name).is_file()).map(|name| Note {
+        path: name.into(),
+        line: 1,
+        column: 1,
+        message: "no environment has what is in this file: the Compose file alone counts".into(),
+    })
+}
+
 /// The Compose file in `folder`.
 pub fn compose(folder: &Path) -> Result<Text, Failure> {
-    let found = COMPOSE.iter().map(|name| folder.join(name)).find(|path| path.is_file());
-    let path = found.unwrap_or_else(|| folder.join(COMPOSE[0]));
+    let found = COMPOSE_FILES.iter().map(|name| folder.join(name)).find(|path| path.is_file());
+    let path = found.unwrap_or_else(|| folder.join(COMPOSE_FILES[0]));
     read(&path, "write a Compose file that says what the app is, or give its folder with `-C`")
 }
 

@@ -181,7 +181,7 @@ pub(super) fn bytes(text: &str) -> Option<units::Size> {
         .ok()
         .filter(|_| known && text.starts_with(|c: char| c.is_ascii_digit()))?;
     let total = number * factor;
-    (total <= 2_f64.powi(62)).then(|| units::Size(total as u64))
+    (total <= 2_f64.powi(62)).then_some(units::Size(total as u64))
 }
 
 /// A duration: `1m30s`, `500ms`, `1.5h`.
