@@ -81,15 +81,15 @@ fn the_scan_gate_looks_for_what_the_file_says_and_lives_with_what_it_names_until
     assert_eq!((*fail_on, steps.len(), rules.fixable_only), (Severity::Critical, 1, true));
     let looks = [rules.sbom, rules.vulnerabilities, rules.dockerfiles, rules.secrets];
     let only = Choice::Only;
-    assert_eq!(
-        looks,
-        [Choice::Auto, only(Tool::OsvScanner), only(Tool::Hadolint), Choice::Off]
-    );
+    assert_eq!(looks, [Choice::Auto, only(Tool::OsvScanner), only(Tool::Hadolint), Choice::Off]);
     assert_eq!(rules.database.path.as_deref(), Some("/var/lib/osv"));
     assert_eq!(rules.database.max_age, Duration::from_secs(3 * 86_400));
     let [first, second] = rules.ignore.as_slice() else { panic!("{:?}", rules.ignore) };
     assert_eq!((first.package.as_deref(), first.line), (Some("jinja2"), 33));
-    assert_eq!((second.path.as_deref(), second.expires.to_string()), (Some("web/Dockerfile"), "2027-06-30".into()));
+    assert_eq!(
+        (second.path.as_deref(), second.expires.to_string()),
+        (Some("web/Dockerfile"), "2027-06-30".into())
+    );
 }
 
 #[test]
@@ -107,7 +107,8 @@ fn where_images_are_built_everything_is_looked_for_unless_the_file_says_otherwis
     let docker = launchway
         .replace("production: {}", "production: { engine: docker }")
         .replace("web: { native: { static: . } }", "web: { health: /health }");
-    let looks = |rules: Rules| [rules.sbom, rules.vulnerabilities, rules.dockerfiles, rules.secrets];
+    let looks =
+        |rules: Rules| [rules.sbom, rules.vulnerabilities, rules.dockerfiles, rules.secrets];
     assert_eq!(looks(rules(&docker)), [Choice::Auto; 4]);
     let off = format!("{docker}build: {{ scan: {{ vulnerabilities: off }} }}\n");
     assert_eq!(looks(rules(&off)), [Choice::Auto, Choice::Off, Choice::Auto, Choice::Auto]);
@@ -117,7 +118,10 @@ fn where_images_are_built_everything_is_looked_for_unless_the_file_says_otherwis
 fn a_release_of_before_there_were_such_rules_is_planned_as_it_was() {
     let stored = r#"{"on":{"fail_on":"high","steps":[]}}"#;
     let scan: Scan = serde_json::from_str(stored).expect("it is read");
-    assert_eq!(scan, Scan::On { fail_on: Severity::High, steps: Vec::new(), rules: Box::default() });
+    assert_eq!(
+        scan,
+        Scan::On { fail_on: Severity::High, steps: Vec::new(), rules: Box::default() }
+    );
 }
 
 #[test]
