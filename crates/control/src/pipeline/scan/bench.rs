@@ -154,8 +154,7 @@ impl Bench<'_> {
         for go in 1..=GOES {
             let job = self.job(program, call, &go_id(&format!("{}.{}", self.id, call.name), 1, go));
             self.prepare(&job, &report)?;
-            let ended = job::run(&*self.inner.config.engine, &job, self.cancel).await;
-            let ended = ended.map_err(PipelineError::from)?;
+            let ended = job::run(&*self.inner.config.engine, &job, self.cancel).await?;
             if ended.unseen() && go < GOES {
                 self.say("its supervisor was killed, so it is run again");
                 continue;
