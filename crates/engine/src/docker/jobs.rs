@@ -291,7 +291,8 @@ impl DockerEngine {
                         self.copy_output(container, begun, false).await?;
                     }
                     let finished = state::time(state.finished_at.as_deref()).unwrap_or_else(now);
-                    let started = started.unwrap_or(finished);
+                    // The Engine may see the end of a short command before it notes the start.
+                    let started = started.unwrap_or(finished).min(finished);
                     let late = matches!(exit, Exit::Signal(_)) && finished.since(started) >= limit;
                     let exit = if timed_out || late { Exit::TimedOut } else { exit };
                     let log = begun.log.clone();
