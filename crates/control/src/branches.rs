@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use domain::app::{App, Event};
 use domain::{CommitId, Identity};
@@ -11,15 +11,24 @@ use crate::control::Handle;
 use crate::pipeline::PlanError;
 use crate::world::World;
 
-const EVERY: Duration = Duration::from_millis(500);
+/// Between two looks at the files of references.
+const LOOK: Duration = Duration::from_millis(50);
+/// Git is asked this often even if they look the same.
+const ASK: Duration = Duration::from_millis(500);
 
 /// Asks for a run of every new head until it is dropped.
 pub async fn watch(world: Arc<World>, handle: Handle) {
     let mut known: BTreeMap<String, CommitId> = BTreeMap::new();
-    let mut ticks = tokio::time::interval(EVERY);
+    let (mut seen, mut asked) = (None, None::<Instant>);
+    let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
+        let stamp = Some(world.pipeline.stamp().await);
+        if stamp == seen && asked.is_some_and(|asked| asked.elapsed() < ASK) {
+            continue;
+        }
+        (seen, asked) = (stamp, Some(Instant::now()));
         let heads = match world.pipeline.branches().await {
             Ok(heads) => heads,
             Err(error) => {

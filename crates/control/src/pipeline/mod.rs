@@ -154,6 +154,11 @@ impl Pipeline {
         self.inner.repository.branches().await
     }
 
+    /// Changes when the head of a branch may have moved.
+    pub(crate) async fn stamp(&self) -> repository::Stamp {
+        self.inner.repository.stamp().await
+    }
+
     /// The files that differ between two commits, at most 50.
     pub async fn changed(
         &self,

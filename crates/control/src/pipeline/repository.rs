@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, lchown};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use domain::CommitId;
 use domain::release::Commit;
@@ -32,6 +32,37 @@ pub(crate) type Files = BTreeMap<String, String>;
 const READ_LIMIT: Duration = Duration::from_secs(60);
 const EXPORT_LIMIT: Duration = Duration::from_secs(600);
 const REMEMBERED: usize = 8;
+
+/// Files of references, and when they were written.
+pub(crate) type Stamp = Vec<(PathBuf, Option<SystemTime>)>;
+
+/// So many files of references are looked at.
+const LOOKED_AT: usize = 200;
+
+fn stamp(git_dir: &Path) -> Stamp {
+    // A linked work tree has a file there, and its references with the main one (gitrepository-layout(5)).
+    let named = std::fs::read_to_string(git_dir).ok();
+    let named = named.as_deref().and_then(|text| text.trim_end().strip_prefix("gitdir: "));
+    let git_dir = named.map_or(git_dir, Path::new);
+    let common = std::fs::read_to_string(git_dir.join("commondir")).ok();
+    let root = common.map_or_else(|| git_dir.to_owned(), |path| git_dir.join(path.trim_end()));
+    let mut open =
+        vec![root.join("packed-refs"), root.join("reftable/tables.list"), root.join("refs/heads")];
+    let mut stamp = Stamp::new();
+    while let Some(path) = open.pop() {
+        let Ok(metadata) = std::fs::metadata(&path) else { continue };
+        if metadata.is_dir() {
+            let entries = std::fs::read_dir(&path).into_iter().flatten().flatten();
+            open.extend(entries.map(|entry| entry.path()).take(LOOKED_AT));
+        }
+        stamp.push((path, metadata.modified().ok()));
+        if stamp.len() > LOOKED_AT {
+            break;
+        }
+    }
+    stamp.sort();
+    stamp
+}
 
 impl Repository {
     /// The repository that `project` lies in.
@@ -61,6 +92,13 @@ impl Repository {
             PipelineError::new(doing(), why)
         })?;
         CommitId::new(found.trim()).map_err(|e| PipelineError::new(doing(), e))
+    }
+
+    /// What lies where heads of branches are kept, and since when: another one says that a head may have moved. It
+    /// costs no process; that it is the same proves nothing.
+    pub async fn stamp(&self) -> Stamp {
+        let git_dir = self.git_dir.clone();
+        tokio::task::spawn_blocking(move || stamp(&git_dir)).await.unwrap_or_default()
     }
 
     /// The newest commit of every branch.
@@ -264,4 +302,35 @@ fn parse_listing(listing: &str) -> Files {
         Some((path.to_owned(), format!("{mode} {object}")))
     };
     listing.split('\0').filter_map(entry).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_that_moves_is_seen_without_asking_git() {
+        let folder = tempfile::tempdir().unwrap();
+        let git = |arguments: &[&str]| {
+            let identity =
+                ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"];
+            let mut git = std::process::Command::new("git");
+            let done = git.current_dir(folder.path()).args(identity).args(arguments).output();
+            assert!(done.unwrap().status.success());
+        };
+        git(&["init", "-q", "-b", "main"]);
+        let mut seen = stamp(&folder.path().join(".git"));
+        let mut moved = |arguments: &[&str]| {
+            git(arguments);
+            let now = stamp(&folder.path().join(".git"));
+            std::mem::replace(&mut seen, now.clone()) != now
+        };
+        assert!(moved(&["commit", "-q", "--allow-empty", "-m", "one"]));
+        assert!(moved(&["commit", "-q", "--allow-empty", "-m", "two"]));
+        assert!(moved(&["branch", "team/feature"]));
+        assert!(!moved(&["status"]));
+        git(&["worktree", "add", "-q", "linked", "team/feature"]);
+        let heads = |stamp: Stamp| stamp.iter().any(|(path, _)| path.ends_with("refs/heads/main"));
+        assert!(heads(stamp(&folder.path().join("linked/.git"))));
+    }
 }
