@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
+use std::time::Duration;
 
 use control::engines::Engines;
 use domain::container::Container;
-use domain::slot::{BackingSpec, Color};
-use domain::{AppName, EnvironmentName, ServiceName};
+use domain::slot::{
+    ArtifactRef, BackingSpec, Color, HealthCheck, Launch, Location, Probe, ServiceSpec, SlotSpec,
+};
+use domain::{AppName, Digest, EnvironmentName, ReleaseId, ServiceName};
 use engine::process::{ProcessConfig, ProcessEngine, ShimCommand};
 use engine::{DockerConfig, DockerEngine, Engine, LogSource};
 use tempfile::TempDir;
@@ -34,6 +37,32 @@ fn redis(container: Option<Container>) -> BackingSpec {
         env: BTreeMap::new(),
         load: None,
         container: container.map(Box::new),
+    }
+}
+
+fn slot() -> SlotSpec {
+    let location = Location::Image { image: "tea/web:1".into(), pushed: None };
+    let service = ServiceSpec {
+        name: ServiceName::new("web").unwrap(),
+        replicas: 1,
+        artifact: ArtifactRef { digest: Digest::of("tea"), location },
+        launch: Launch::Container(Box::default()),
+        env: BTreeMap::new(),
+        health: HealthCheck {
+            probe: Probe::Tcp,
+            interval: Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
+            start_deadline: Duration::from_secs(1),
+        },
+        stop_grace: Duration::from_secs(1),
+        after: Vec::new(),
+    };
+    SlotSpec {
+        app: AppName::new("tea").unwrap(),
+        environment: staging(),
+        slot: Color::Blue,
+        release: ReleaseId::nth(1),
+        services: vec![service],
     }
 }
 
@@ -70,9 +99,8 @@ async fn an_app_of_processes_needs_no_docker() {
 async fn an_environment_of_containers_is_not_empty_because_docker_does_not_answer() {
     let folder = tempfile::tempdir().unwrap();
     let engines = engines(&folder);
-    let spec = redis(Some(Container::default()));
     // It cannot be started; that it was asked for is remembered all the same.
-    engines.back(&spec).await.unwrap_err();
+    engines.apply(&slot()).await.unwrap_err();
     let error = engines.observe(&staging()).await.unwrap_err().to_string();
     assert!(error.contains("no Docker Engine answers"), "{error}");
 }
