@@ -14,9 +14,9 @@ macro_rules! transcript {
     };
 }
 
-const VERBS: [&str; 17] = [
+const VERBS: [&str; 18] = [
     "check", "init", "server", "run", "deploy", "promote", "approve", "reject", "abort",
-    "rollback", "status", "logs", "exec", "history", "doctor", "edge", "down",
+    "rollback", "status", "logs", "exec", "history", "doctor", "edge", "down", "up",
 ];
 
 const OF_THE_EDGE: [&str; 3] = ["status", "pause", "resume"];

@@ -132,9 +132,7 @@ fn ask(
     stream.read_to_string(&mut all)?;
     let (head, body) = all.split_once("\r\n\r\n").ok_or(std::io::ErrorKind::UnexpectedEof)?;
     let status = head.split(' ').nth(1).and_then(|word| word.parse().ok());
-    let given = head
-        .lines()
-        .find_map(|line| line.to_lowercase().starts_with("set-cookie:").then_some(line));
+    let given = head.lines().find(|line| line.to_lowercase().starts_with("set-cookie:"));
     let cookie = given.and_then(|line| line.split([' ', ';']).nth(1)).unwrap_or_default();
     Ok((status.ok_or(std::io::ErrorKind::InvalidData)?, cookie.to_owned(), body.to_owned()))
 }

@@ -9,6 +9,7 @@ use domain::EnvironmentName;
 use engine::docker::project::ProjectEngine;
 use tokio_util::sync::CancellationToken;
 
+use super::project::{LAUNCHWAY, compose};
 use super::{Exit, Failure, Globals, Outcome, server, up};
 use crate::api;
 use crate::api::wire::{DownRequest, DownUpdate};
@@ -18,12 +19,12 @@ use crate::api::wire::{DownRequest, DownUpdate};
 #[command(after_help = "Examples:
   launchway down staging               stop it; its data stays for the next deployment
   launchway down staging --with-data   and delete its data
-  launchway down --up                  take away what `launchway up` runs from this folder, and nothing else
+  launchway down --up                  take away what `launchway up` runs here, and nothing else
   launchway down --up -v               and its volumes
-  launchway down                       both: what `launchway up` runs, then every environment, the edge and the server
+  launchway down                       all of it, then every environment, the edge and the server
 
-What is under way in an environment is aborted first. Works without a server too. -v never touches the data of
-environments; --with-data means them as well.")]
+What is under way in an environment is aborted first. Works without a server too. -v never touches
+the data of environments; --with-data means them as well.")]
 pub struct Args {
     /// By default all of them
     environment: Option<EnvironmentName>,
@@ -44,7 +45,10 @@ pub async fn run(args: Args, globals: &Globals) -> Outcome {
         let had = compose_project(&args, globals).await?;
         let server =
             globals.client().answers().await || globals.state().join("events.db").is_file();
-        if args.up || !server {
+        let plain =
+            !globals.directory.join(LAUNCHWAY).is_file() && compose(&globals.directory).is_ok();
+        // With neither a server nor a Compose file, this is the wrong folder.
+        if args.up || (!server && (had || plain)) {
             if !had {
                 eprintln!("nothing runs from this folder");
             }

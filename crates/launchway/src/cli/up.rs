@@ -20,7 +20,7 @@ use super::{Exit, Failure, Globals, Misread, Outcome, print, print_json};
 /// Run a Compose project here: compose.yaml is all it needs
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  launchway up                     run everything, show what it writes; Ctrl-C stops it, in reverse order
+  launchway up                     everything, with what it writes; Ctrl-C stops it in reverse order
   launchway up -d                  leave it running
   launchway up --build             build the images again, as `docker compose up --build` does
   launchway up web                 only this service and what it depends on
@@ -28,12 +28,13 @@ use super::{Exit, Failure, Globals, Misread, Outcome, print, print_json};
   launchway up -d -f other.yaml    another Compose file
   launchway down --up              take it away again (with -v its volumes too)
 
-It reads the Compose file, .env and the shell's variables as Docker Compose does, and gives containers, networks and
-volumes the same names. Run again, it makes only those containers anew that have changed. It needs a Docker Engine
-(`dev/setup docker` installs one) and no server. launchway.yaml is not read: environments come by `launchway deploy`.
+It reads the Compose file, .env and the shell's variables as Docker Compose does, and gives
+containers, networks and volumes the same names. Run again, it makes only those containers anew
+that have changed. It needs a Docker Engine (`dev/setup docker` installs one) and no server.
+launchway.yaml is not read: environments come by `launchway deploy`.
 
-With --json each line that a container writes is an object with `service`, `container`, `stream` and `text`; with -d
-there is one object at the end, with `project` and `containers`.")]
+With --json each line that a container writes is an object with `service`, `container`, `stream`
+and `text`; with -d there is one object at the end, with `project` and `containers`.")]
 pub struct Args {
     /// Only these, and what they depend on
     services: Vec<String>,
