@@ -279,4 +279,5 @@ class Compose:
 
 
 def ms(seconds):
-    return round(seconds * 1000)
+    """An old release without requests has drained before anybody saw the first answer of the new one."""
+    return max(0, round(seconds * 1000))
