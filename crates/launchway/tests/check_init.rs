@@ -12,7 +12,9 @@ const COMPOSE: &str = "services:
     build: ./orders
     healthcheck: { test: curl -f http://localhost:8000/ready || exit 1 }
   mystery: { build: ./mystery }
-  db: { image: 'postgres:16' }
+  db:
+    image: 'postgres:16'
+    volumes: ['./${FIRST_DATA:-first.sql}:/docker-entrypoint-initdb.d/first.sql:ro']
 ";
 
 /// Files as they lie in a Compose project before it meets Launchway.

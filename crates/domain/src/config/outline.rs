@@ -1,9 +1,10 @@
 //! A Compose file alone, in outline: what `launchway init` guesses from.
 
 use super::compose::{Compose, Service};
-use super::document;
 use super::mistake::{Mistake, Mistakes, Source};
 use super::paths::inside;
+use super::reader::FromNode;
+use super::{root, tree};
 use crate::container::Healthcheck;
 
 /// One service as Compose says it.
@@ -23,7 +24,7 @@ pub struct OutlinedService {
 /// The services of a Compose file.
 pub fn outline(compose: Source<'_>) -> Result<Vec<OutlinedService>, Vec<Mistake>> {
     let mut mistakes = Mistakes::new(compose);
-    let read: Option<Compose> = document(compose, "begin with `services:`", &mut mistakes);
+    let read = read(compose, &mut mistakes);
     let services = read.and_then(|compose| compose.services.0);
     match services {
         Some(services) if mistakes.is_empty() => {
@@ -31,6 +32,17 @@ pub fn outline(compose: Source<'_>) -> Result<Vec<OutlinedService>, Vec<Mistake>
         }
         _ => Err(mistakes.finish()),
     }
+}
+
+/// With the defaults of variables. What needs a value to be read is left to `check`.
+fn read(source: Source<'_>, mistakes: &mut Mistakes<'_>) -> Option<Compose> {
+    let root = root(source, "begin with `services:`", mistakes)?;
+    let mut unknown = Vec::new();
+    let filled = tree::filled(&root, &|_| None, &mut |_, extent| unknown.push(extent));
+    let mut found = Mistakes::new(source);
+    let compose = Compose::read(&filled, &mut found);
+    mistakes.absorb(found, &unknown);
+    compose
 }
 
 fn outlined(name: &str, service: &Service) -> OutlinedService {
