@@ -6,7 +6,7 @@ use crate::place::{configure, evidence, found, scanners, with, with_script};
 use crate::world::World;
 
 /// Not one that opens anything. In two parts, so that nobody finds it here.
-const SECRET: &str = concat!("AKIA", "IMNOJVGFDXXXE4OA");
+const SECRET: &str = concat!("AKIA", "IMNOJVGFDQZKE4OA");
 
 fn world_with(name: &str, keys: &str) -> Option<World> {
     let scanners = scanners()?;

@@ -1,3 +1,5 @@
+//! The policy of the scan gate: examples, and what must hold for all findings.
+
 use proptest::prelude::*;
 
 use super::*;
