@@ -22,6 +22,11 @@ fn both(epoch: u64, live: domain::Color, blue: &Backend, green: &Backend) -> Tab
     table
 }
 
+/// Time for the frame under way, however busy the machine is.
+fn patient() -> edge::Limits {
+    edge::Limits { half_close: Duration::from_secs(10), ..limits() }
+}
+
 async fn open(edge: &TestEdge, manner: &str) -> WebSocketStream<TcpStream> {
     let stream = TcpStream::connect(edge.address).await.unwrap();
     client_async(format!("ws://{HOST}/ws/{manner}"), stream).await.unwrap().0
@@ -48,7 +53,7 @@ async fn closed(mut socket: WebSocketStream<TcpStream>, talks: bool) -> (u16, In
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_websocket_of_a_drained_slot_is_closed_with_1012_at_its_own_time_within_the_spread() {
     let (blue, green) = (Backend::start("blue").await, Backend::start("green").await);
-    let edge = TestEdge::start();
+    let edge = TestEdge::with(patient());
     edge.client.publish(&both(1, Blue, &blue, &green)).await.unwrap();
     let mut clients = Vec::new();
     for n in 0..60 {
@@ -84,8 +89,7 @@ async fn every_websocket_of_a_drained_slot_is_closed_with_1012_at_its_own_time_w
 #[tokio::test]
 async fn a_message_under_way_is_finished_before_the_close() {
     let (blue, green) = (Backend::start("blue").await, Backend::start("green").await);
-    let limits = edge::Limits { half_close: Duration::from_secs(10), ..limits() };
-    let edge = TestEdge::with(limits);
+    let edge = TestEdge::with(patient());
     let mut first = both(1, Blue, &blue, &green);
     let mut second = both(2, Green, &blue, &green);
     for table in [&mut first, &mut second] {
@@ -108,7 +112,7 @@ async fn a_message_under_way_is_finished_before_the_close() {
 #[tokio::test]
 async fn what_a_client_had_sent_before_it_saw_the_close_still_arrives() {
     let (blue, green) = (Backend::start("blue").await, Backend::start("green").await);
-    let edge = TestEdge::with(edge::Limits { half_close: Duration::from_secs(10), ..limits() });
+    let edge = TestEdge::with(patient());
     edge.client.publish(&both(1, Blue, &blue, &green)).await.unwrap();
     let mut socket = open(&edge, "echo").await;
     socket.send(Message::text("one")).await.unwrap();
@@ -152,7 +156,7 @@ async fn a_client_that_never_answers_the_close_gets_a_clean_end_and_the_replica_
 #[tokio::test]
 async fn a_stopping_edge_says_goodbye_to_its_websockets() {
     let blue = Backend::start("blue").await;
-    let edge = TestEdge::start();
+    let edge = TestEdge::with(patient());
     edge.client.publish(&simple(1, &[&blue])).await.unwrap();
     let clients: Vec<_> = [open(&edge, "echo").await, open(&edge, "busy").await]
         .map(|socket| tokio::spawn(closed(socket, false)))
