@@ -352,6 +352,8 @@ pub struct Usage {
     pub slot: Option<Color>,
     pub service: ServiceName,
     pub index: u32,
+    /// The process that [`ReplicaStatus`] and [`BackingStatus`] show.
+    pub pid: u32,
     /// CPU time used since the process started, of its whole group.
     pub cpu: Duration,
     /// Resident memory, bytes, of its whole group.

@@ -377,18 +377,23 @@ impl Engine for FakeEngine {
 
     async fn usage(&self, environment: &EnvironmentName) -> Result<Vec<Usage>, EngineError> {
         let inner = self.lock();
-        let of = |slot, service: &ServiceName, index| Usage {
+        let of = |slot, service: &ServiceName, index, pid| Usage {
             slot,
             service: service.clone(),
             index,
+            pid,
             cpu: Duration::from_millis(10),
             memory: 1 << 20,
             disk: 4096,
         };
-        let here = inner.replicas.keys().filter(|(e, ..)| e == environment);
-        let replicas = here.map(|(_, slot, service, index)| of(Some(*slot), service, *index));
-        let backing = inner.backing.keys().filter(|(e, _)| e == environment);
-        Ok(replicas.chain(backing.map(|(_, service)| of(None, service, 0))).collect())
+        let here = inner.replicas.iter().filter(|((e, ..), _)| e == environment);
+        let replicas = here.map(|((_, slot, service, index), replica)| {
+            of(Some(*slot), service, *index, replica.pid)
+        });
+        let backing = inner.backing.iter().filter(|((e, _), _)| e == environment);
+        let backing =
+            backing.filter_map(|((_, service), status)| Some(of(None, service, 0, status.pid?)));
+        Ok(replicas.chain(backing).collect())
     }
 }
 

@@ -23,6 +23,7 @@ mod lock;
 mod probe;
 mod proc;
 pub mod process;
+mod readiness;
 pub mod shim;
 mod unit;
 

@@ -411,6 +411,9 @@ async fn usage_names_every_replica_that_runs(world: &impl World) {
     let usage = engine.usage(&staging()).await.unwrap();
     assert_eq!(usage.len(), 1, "{usage:?}");
     assert_eq!((usage[0].slot, &usage[0].service), (Some(Color::Blue), &name("web")));
+    let snapshot = engine.observe(&staging()).await.unwrap();
+    let shown = &snapshot.slots[&Color::Blue].services[&name("web")][0];
+    assert_eq!(Some(usage[0].pid), shown.pid);
     assert!(usage[0].memory > 0 && usage[0].cpu > Duration::ZERO && usage[0].disk > 0, "{usage:?}");
 }
 

@@ -130,11 +130,13 @@ fn a_deployment_of_a_fresh_head_and_that_of_its_branch_are_one() {
     };
     harness.project.commit("asked for at once");
     harness.expect(0, &["deploy", "staging"]);
-    assert!(harness.get("staging").expect("an answer").ends_with("asked for at once r2\n"));
+    let answer = harness.get("staging").expect("an answer");
+    assert!(answer.ends_with("asked for at once r2\n"), "{answer}");
     harness.project.commit("seen by the branch first");
     harness.eventually("the branch is built", || made().0 == 3);
     harness.expect(0, &["deploy", "staging"]);
-    assert!(harness.get("staging").expect("an answer").ends_with("branch first r3\n"));
+    let answer = harness.get("staging").expect("an answer");
+    assert!(answer.ends_with("branch first r3\n"), "{answer}");
     harness.project.commit("asked for twice");
     let first = harness.begin(&["deploy", "staging"]);
     harness.expect(0, &["run", "--deploy", "staging"]);

@@ -10,7 +10,7 @@
 //! A path says more than a connection, so it need not wait for the Engine's first interval. Nor does a connection:
 //! while the Engine has not made up its mind, we run its check ourselves.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,9 +22,8 @@ use super::DockerEngine;
 use super::state::{self, Health};
 use crate::probe;
 use crate::process::now;
+use crate::readiness::Readiness;
 
-/// How many probes of a replica are kept.
-const TRANSCRIPT: usize = 20;
 /// Between two of the container's own checks that we ask.
 const PATIENCE: Duration = Duration::from_millis(250);
 /// For one of them, where the file says nothing.
@@ -36,14 +35,11 @@ pub(super) struct Memory {
     seen: Mutex<HashMap<String, Seen>>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 struct Seen {
     /// One life of the container.
     started: Option<String>,
-    transcript: VecDeque<ProbeRecord>,
-    last: Option<Instant>,
-    ready: bool,
-    was_ready: bool,
+    probes: Readiness,
     /// The container's check succeeded when we asked it.
     passed: bool,
     asked: Option<Instant>,
@@ -53,15 +49,7 @@ impl Memory {
     fn recall(&self, id: &str, started: Option<String>) -> Seen {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let known = seen.get(id).filter(|seen| seen.started == started);
-        known.cloned().unwrap_or_else(|| Seen {
-            started,
-            transcript: VecDeque::new(),
-            last: None,
-            ready: false,
-            was_ready: false,
-            passed: false,
-            asked: None,
-        })
+        known.cloned().unwrap_or_else(|| Seen { started, ..Seen::default() })
     }
 
     fn keep(&self, id: &str, known: Seen) {
@@ -75,15 +63,6 @@ impl Memory {
         if seen.len() > 500 {
             seen.retain(|id, _| living.contains(&id.as_str()));
         }
-    }
-}
-
-impl Seen {
-    fn note(&mut self, record: ProbeRecord) {
-        if self.transcript.len() == TRANSCRIPT {
-            self.transcript.pop_front();
-        }
-        self.transcript.push_back(record);
     }
 }
 
@@ -101,8 +80,7 @@ impl DockerEngine {
             Health::Unhealthy { answer } => Some(own_check(answer, false)),
             _ => None,
         };
-        let fresh = seen.ready && seen.last.is_some_and(|last| last.elapsed() < check.interval);
-        if refused.is_some() || !fresh {
+        if refused.is_some() || !seen.probes.fresh(check.interval) {
             let mut probed = probe::probe(address, check).await;
             // Docker's proxy accepts for a container that does not listen yet.
             if probed.ok
@@ -113,7 +91,7 @@ impl DockerEngine {
                 (probed.ok, probed.answer) = (false, why);
             }
             let answered = probed.ok;
-            seen.note(probed);
+            seen.probes.note(probed);
             let own = match refused {
                 Some(refused) => Some(refused),
                 None if answered && check.probe == Probe::Tcp => {
@@ -121,18 +99,12 @@ impl DockerEngine {
                 }
                 None => None,
             };
-            seen.ready = answered && own.as_ref().is_none_or(|own| own.ok);
-            own.into_iter().for_each(|own| seen.note(own));
-            seen.was_ready |= seen.ready;
-            seen.last = Some(Instant::now());
+            let ready = answered && own.as_ref().is_none_or(|own| own.ok);
+            own.into_iter().for_each(|own| seen.probes.note(own));
+            seen.probes.settle(ready);
             self.memory.keep(id, seen.clone());
         }
-        let transcript = || seen.transcript.iter().cloned().collect();
-        match (seen.ready, seen.was_ready) {
-            (true, _) => ReplicaState::Ready,
-            (false, true) => ReplicaState::Unready { transcript: transcript() },
-            (false, false) => ReplicaState::Starting { transcript: transcript() },
-        }
+        seen.probes.state()
     }
 
     /// Runs the container's check while the Engine has not made up its mind; `None` if nothing stands in the way.

@@ -13,6 +13,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt, TryStreamExt};
 use super::DockerEngine;
 use super::connect::{Trouble, is_missing};
 use super::labels;
+use super::state::{self, Life};
 use crate::EngineError;
 
 impl DockerEngine {
@@ -58,26 +59,30 @@ impl DockerEngine {
         let Some(memory) = stats.memory_stats.filter(|memory| memory.usage.is_some()) else {
             return Ok(None);
         };
+        let Some((pid, disk)) = self.disk(id).await? else { return Ok(None) };
         let slot =
             [Color::Blue, Color::Green].into_iter().find(|c| c.as_str() == part(labels::SLOT));
         Ok(Some(Usage {
             slot,
             service,
             index: part(labels::INDEX).parse().unwrap_or(0),
+            pid,
             cpu: Duration::from_nanos(cpu),
             memory: resident(&memory),
-            disk: self.disk(id).await?,
+            disk,
         }))
     }
 
-    /// What it wrote into its own layer, its output, and its volumes where we may look at them.
-    async fn disk(&self, id: &str) -> Result<u64, Trouble> {
+    /// Its process, and what it wrote into its own layer, its output, and its volumes where we may look at them;
+    /// `None` if it does not run.
+    async fn disk(&self, id: &str) -> Result<Option<(u32, u64)>, Trouble> {
         let options = InspectContainerOptionsBuilder::new().size(true).build();
         let found = match self.docker().await?.inspect_container(id, Some(options)).await {
             Ok(found) => found,
-            Err(error) if is_missing(&error) => return Ok(0),
+            Err(error) if is_missing(&error) => return Ok(None),
             Err(error) => return Err(self.trouble(error)),
         };
+        let Life::Running { pid: Some(pid) } = state::life(&found) else { return Ok(None) };
         let layer = found.size_rw.and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
         let mut paths: Vec<String> =
             found.log_path.into_iter().filter(|path| !path.is_empty()).collect();
@@ -87,7 +92,7 @@ impl DockerEngine {
         let on_disk = tokio::task::spawn_blocking(move || {
             paths.iter().map(|path| size_of(Path::new(path))).sum::<u64>()
         });
-        Ok(layer + on_disk.await.unwrap_or(0))
+        Ok(Some((pid, layer + on_disk.await.unwrap_or(0))))
     }
 }
 

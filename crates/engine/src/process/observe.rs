@@ -2,7 +2,7 @@
 //!
 //! What it finds dead by accident it heals: a killed shim is started again, a lost port exchanged.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -22,10 +22,8 @@ use super::{ProcessEngine, clock, owner, ports, slots, tail};
 use crate::EngineError;
 use crate::probe;
 use crate::proc::ProcessRef;
+use crate::readiness::Readiness;
 use crate::unit::{Phase, Unit, UnitStatus, read_json};
-
-/// How many probes of a replica are kept.
-const TRANSCRIPT: usize = 20;
 
 /// What was seen of each unit; may be lost at any time.
 #[derive(Debug, Default)]
@@ -36,19 +34,9 @@ pub(super) struct Memory {
 #[derive(Debug, Clone)]
 struct Seen {
     child: ProcessRef,
-    transcript: VecDeque<ProbeRecord>,
-    last: Option<Instant>,
-    ready: bool,
-    was_ready: bool,
+    probes: Readiness,
     /// The port is known to be answered by the unit itself.
     own_port: bool,
-}
-
-impl Seen {
-    fn new(child: ProcessRef) -> Self {
-        let transcript = VecDeque::with_capacity(TRANSCRIPT);
-        Self { child, transcript, last: None, ready: false, was_ready: false, own_port: false }
-    }
 }
 
 impl Memory {
@@ -56,7 +44,11 @@ impl Memory {
     fn recall(&self, unit: &Unit, child: ProcessRef) -> Seen {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let known = seen.get(unit.folder()).filter(|seen| seen.child == child);
-        known.cloned().unwrap_or_else(|| Seen::new(child))
+        known.cloned().unwrap_or_else(|| Seen {
+            child,
+            probes: Readiness::default(),
+            own_port: false,
+        })
     }
 
     fn keep(&self, unit: &Unit, known: Seen) {
@@ -181,25 +173,14 @@ impl ProcessEngine {
         check: &HealthCheck,
     ) -> ReplicaState {
         let mut seen = self.memory.recall(unit, child);
-        let fresh = seen.ready && seen.last.is_some_and(|last| last.elapsed() < check.interval);
-        if !fresh {
+        if !seen.probes.fresh(check.interval) {
             let record = self.ask(status, &mut seen, address, check).await;
-            seen.ready = record.ok;
-            seen.was_ready |= record.ok;
-            seen.last = Some(Instant::now());
-            seen.transcript.truncate(TRANSCRIPT);
-            if seen.transcript.len() == TRANSCRIPT {
-                seen.transcript.pop_front();
-            }
-            seen.transcript.push_back(record);
+            let ready = record.ok;
+            seen.probes.note(record);
+            seen.probes.settle(ready);
             self.memory.keep(unit, seen.clone());
         }
-        let transcript = || seen.transcript.iter().cloned().collect();
-        match (seen.ready, seen.was_ready) {
-            (true, _) => ReplicaState::Ready,
-            (false, true) => ReplicaState::Unready { transcript: transcript() },
-            (false, false) => ReplicaState::Starting { transcript: transcript() },
-        }
+        seen.probes.state()
     }
 
     /// Probes, and once per process makes sure that the answer is its own and not a stranger's.

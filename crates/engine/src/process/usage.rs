@@ -26,18 +26,20 @@ pub(super) fn of(layout: &Layout, environment: &EnvironmentName) -> Vec<Usage> {
         for service in spec.services.iter().filter(|service| slots::runs(service)) {
             for index in 0..service.replicas {
                 let unit = layout.replica(environment, slot, &service.name, index);
-                let Some((cpu, memory)) = machine.family(&unit) else { continue };
+                let Some((pid, cpu, memory)) = machine.family(&unit) else { continue };
                 let (service, disk) = (service.name.clone(), disk_of(unit.folder()));
-                all.push(Usage { slot: Some(slot), service, index, cpu, memory, disk });
+                all.push(Usage { slot: Some(slot), service, index, pid, cpu, memory, disk });
             }
         }
     }
     for unit in layout.backings(environment) {
         let record: Option<BackingRecord> = read_json(&unit.folder().join("backing.json"));
-        let Some((record, (cpu, memory))) = record.zip(machine.family(&unit)) else { continue };
+        let Some((record, (pid, cpu, memory))) = record.zip(machine.family(&unit)) else {
+            continue;
+        };
         let service = record.spec.service;
         let disk = disk_of(unit.folder()) + disk_of(&layout.data(environment, &service));
-        all.push(Usage { slot: None, service, index: 0, cpu, memory, disk });
+        all.push(Usage { slot: None, service, index: 0, pid, cpu, memory, disk });
     }
     all
 }
@@ -64,10 +66,10 @@ impl Machine {
         }
     }
 
-    /// CPU time and memory of everything below the unit's shim.
-    fn family(&self, unit: &Unit) -> Option<(Duration, u64)> {
+    /// The unit's process; CPU time and memory of everything below its shim.
+    fn family(&self, unit: &Unit) -> Option<(u32, Duration, u64)> {
         let status = unit.status()?;
-        living_child(&status)?;
+        let child = living_child(&status)?;
         let family = proc::descendants(status.shim.pid, &self.processes);
         let ticks: u64 = family.iter().filter_map(|pid| self.cpu.get(pid)).sum();
         let pages: Vec<(u64, u64)> = family.iter().filter_map(|pid| pages_of(*pid)).collect();
@@ -76,7 +78,7 @@ impl Machine {
             pages.iter().map(|(resident, shared)| resident.saturating_sub(*shared)).sum();
         let shared = pages.iter().map(|(_, shared)| *shared).max().unwrap_or(0);
         let cpu = Duration::from_millis(ticks * 1000 / self.ticks.max(1));
-        Some((cpu, (own + shared) * self.page))
+        Some((child.pid, cpu, (own + shared) * self.page))
     }
 }
 

@@ -145,7 +145,7 @@ impl Api {
         let deadline = Instant::now() + LOOK;
         let (snapshot, usage) = tokio::join!(
             timeout_at(deadline, self.world.engine.observe(&name)),
-            self.meter.read(&self.engine, &name, deadline),
+            self.meter.read(&self.world.engine, &name, deadline),
         );
         let units = self.engine.units(&name);
         Look { snapshot: snapshot.ok().and_then(Result::ok), units, usage, name }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use domain::EnvironmentName;
 use domain::slot::Usage;
-use engine::{Engine, LogSource, ProcessEngine, ProcessRef, UnitView};
+use engine::{Engine, LogSource};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::{Instant, timeout_at};
 
@@ -32,7 +32,7 @@ impl Meter {
     /// What runs in the environment uses; nothing if that cannot be had by `deadline`.
     pub async fn read(
         &self,
-        engine: &Arc<ProcessEngine>,
+        engine: &Arc<dyn Engine>,
         name: &EnvironmentName,
         deadline: Instant,
     ) -> Vec<Measured> {
@@ -59,48 +59,40 @@ impl Meter {
 
 async fn refill(
     mut place: OwnedMutexGuard<Option<Reading>>,
-    engine: Arc<ProcessEngine>,
+    engine: Arc<dyn Engine>,
     name: EnvironmentName,
 ) -> Vec<Measured> {
     let at = Instant::now();
     let Ok(usage) = engine.usage(&name).await else { return Vec::new() };
-    let units = engine.units(&name);
-    let measure = |usage: &Usage| measured(usage, &units, at, place.as_ref());
-    let all: Vec<Measured> = usage.iter().filter_map(measure).collect();
+    let all: Vec<Measured> =
+        usage.iter().map(|usage| measured(usage, at, place.as_ref())).collect();
     *place = Some(Reading { at, all: all.clone() });
     all
 }
 
-fn measured(
-    usage: &Usage,
-    units: &[UnitView],
-    at: Instant,
-    before: Option<&Reading>,
-) -> Option<Measured> {
+fn measured(usage: &Usage, at: Instant, before: Option<&Reading>) -> Measured {
     let source = source_of(usage);
-    let unit = units.iter().find(|unit| unit.source == source)?;
-    let process = unit.status.as_ref()?.child?;
-    Some(Measured {
+    Measured {
         cpu: usage.cpu,
         usage: UsageView {
-            cpu_share: before.and_then(|before| share(&source, process, usage.cpu, at, before)),
+            cpu_share: before.and_then(|before| share(&source, usage.pid, usage.cpu, at, before)),
             memory_bytes: usage.memory,
             disk_bytes: usage.disk,
         },
         source,
-        process,
-    })
+        pid: usage.pid,
+    }
 }
 
 /// Of one core, since the reading before. A replica that was started anew has none.
 fn share(
     source: &LogSource,
-    process: ProcessRef,
+    pid: u32,
     cpu: Duration,
     at: Instant,
     before: &Reading,
 ) -> Option<f64> {
-    let same = |then: &&Measured| then.source == *source && then.process == process;
+    let same = |then: &&Measured| then.source == *source && then.pid == pid;
     let then = before.all.iter().find(same)?;
     let (used, elapsed) = (cpu.checked_sub(then.cpu)?, at.duration_since(before.at));
     Some(used.as_secs_f64() / elapsed.as_secs_f64())
@@ -121,16 +113,15 @@ mod tests {
     #[test]
     fn a_share_is_of_one_core_and_of_the_same_process_only() {
         let source = LogSource::Backing { service: "redis".parse().unwrap() };
-        let (process, at) = (ProcessRef { pid: 7, started: 1 }, Instant::now());
+        let (pid, at) = (7, Instant::now());
         let usage = UsageView { cpu_share: None, memory_bytes: 1, disk_bytes: 1 };
         let cpu = Duration::from_secs(3);
-        let then = Measured { source: source.clone(), process, cpu, usage };
+        let then = Measured { source: source.clone(), pid, cpu, usage };
         let before = Reading { at, all: vec![then] };
         let later = at + Duration::from_secs(4);
-        let share =
-            |process, cpu| share(&source, process, Duration::from_secs(cpu), later, &before);
-        assert_eq!(share(process, 5), Some(0.5));
-        assert_eq!(share(process, 2), None, "its clock cannot run backwards");
-        assert_eq!(share(ProcessRef { pid: 7, started: 2 }, 5), None, "another one with its pid");
+        let share = |pid, cpu| share(&source, pid, Duration::from_secs(cpu), later, &before);
+        assert_eq!(share(pid, 5), Some(0.5));
+        assert_eq!(share(pid, 2), None, "its clock cannot run backwards");
+        assert_eq!(share(8, 5), None, "another one");
     }
 }

@@ -15,7 +15,7 @@ use domain::{
     AppName, Color, CommitId, EnvironmentName, Epoch, ReleaseId, RolloutId, RunId, ServiceName,
     Timestamp,
 };
-use engine::{LogSource, ProcessRef, UnitView};
+use engine::{LogSource, UnitView};
 use serde::{Deserialize, Serialize};
 
 use super::{ReleaseView, RollbackView, TrafficView, UsageView};
@@ -197,7 +197,7 @@ pub struct Gathered<'a> {
 #[derive(Debug, Clone)]
 pub struct Measured {
     pub source: LogSource,
-    pub process: ProcessRef,
+    pub pid: u32,
     /// Since it was started.
     pub cpu: Duration,
     pub usage: UsageView,
@@ -405,7 +405,7 @@ impl Gathered<'_> {
         source: &LogSource,
         pid: Option<u32>,
     ) -> Option<UsageView> {
-        let of = |all: &Measured| all.source == *source && Some(all.process.pid) == pid;
+        let of = |all: &Measured| all.source == *source && Some(all.pid) == pid;
         let measured = self.usage.get(environment)?.iter().find(|all| of(all))?;
         Some(measured.usage.clone())
     }

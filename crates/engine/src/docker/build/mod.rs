@@ -178,6 +178,11 @@ impl ImageBuilder {
         self.buildkit
     }
 
+    /// Whether containers go on while the Engine restarts: its setting `live-restore`.
+    pub async fn has_live_restore(&self) -> Result<bool, BuildError> {
+        Ok(self.docker.info().await?.live_restore_enabled.unwrap_or(false))
+    }
+
     /// Builds to the end; the image's id. What the build says goes to `log`, line by line.
     pub async fn build(
         &self,

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use control::server::{EDGE, edge_folder};
 use domain::config::{BackingKind, EngineKind, Project, ServiceKind};
-use engine::docker::build::ImageBuilder;
+use engine::docker::build::{BuildError, ImageBuilder};
 use engine::{ProcessConfig, ProcessEngine, ShimCommand, Unprivileged};
 
 use super::super::{Failure, Globals, project};
@@ -125,16 +125,26 @@ fn version(name: &'static str, program: &str, needed: bool) -> Check {
 
 /// Only where an environment of the project runs containers.
 async fn docker() -> Check {
-    match ImageBuilder::connect().await {
-        Ok(engine) => {
-            let builder =
-                if engine.has_buildkit() { "builds with BuildKit" } else { "has no BuildKit" };
-            Check::ok("docker", format!("Engine {} answers and {builder}", engine.version()))
+    let asked = async {
+        let engine = ImageBuilder::connect().await?;
+        let gentle = engine.has_live_restore().await?;
+        Ok::<_, BuildError>((engine, gentle))
+    };
+    let (engine, gentle) = match asked.await {
+        Ok(answer) => answer,
+        Err(error) => {
+            let todo = "start it, or install one: `dev/setup docker` on Debian and Ubuntu";
+            return Check::fail("docker", error.to_string(), todo);
         }
-        Err(error) => Check::fail(
+    };
+    let builder = if engine.has_buildkit() { "builds with BuildKit" } else { "has no BuildKit" };
+    let found = format!("Engine {} answers and {builder}", engine.version());
+    match gentle {
+        true => Check::ok("docker", found),
+        false => Check::warn(
             "docker",
-            error.to_string(),
-            "start it, or install one: `dev/setup docker` on Debian and Ubuntu",
+            format!("{found}, but whenever it restarts, every container stops"),
+            "set \"live-restore\": true in /etc/docker/daemon.json, and let it read that: `systemctl reload docker`",
         ),
     }
 }
