@@ -147,6 +147,42 @@ fn a_deployment_of_a_fresh_head_and_that_of_its_branch_are_one() {
 }
 
 #[test]
+fn a_head_that_its_branch_brings_live_while_git_looks_it_up_is_not_built_again() {
+    let mut harness = Harness::new();
+    let (bin, asked, go) = {
+        let at = |name| harness.state.with_file_name(name);
+        (at("bin"), at("asked"), at("go"))
+    };
+    let slow = format!(
+        "#!/bin/sh\ncase \"$*\" in *held*) touch {}; until test -e {}; do sleep 0.02; done;; esac\n\
+         PATH=${{PATH#*:}} exec git \"$@\"\n",
+        asked.display(),
+        go.display()
+    );
+    std::fs::create_dir(&bin).expect("created");
+    std::fs::write(bin.join("git"), slow).expect("written");
+    support::open_to_all(&bin, 0o755);
+    support::open_to_all(&bin.join("git"), 0o755);
+    let path = std::env::var("PATH").expect("a path");
+    harness.env.push(("PATH".into(), format!("{}:{path}", bin.display())));
+    harness.start();
+    harness.wait_for_live("staging", "The first");
+
+    harness.project.git(&["checkout", "-q", "-b", "aside"]);
+    harness.project.commit("not on the branch yet");
+    harness.project.git(&["tag", "held"]);
+    let deploy = harness.begin(&["deploy", "staging", "held"]);
+    harness.eventually("the server looks it up", || asked.exists());
+    harness.project.git(&["update-ref", "refs/heads/main", "held"]);
+    harness.wait_for_live("staging", "not on the branch yet");
+    std::fs::write(&go, "").expect("written");
+    let deploy = deploy.wait_with_output().expect("it ends");
+    assert!(deploy.status.success(), "{deploy:?}");
+    let answer = harness.get("staging").expect("an answer");
+    assert!(answer.ends_with("yet r2\n"), "built again: {answer}");
+}
+
+#[test]
 fn a_run_by_hand_that_hangs_holds_no_branch_up() {
     let mut harness = Harness::new();
     let yaml = harness.project.launchway_yaml("{ from: [USER] }");

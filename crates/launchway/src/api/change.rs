@@ -23,7 +23,8 @@ pub async fn run(
     let commit = api.world.pipeline.resolve(&request.revision).await?;
     let run = match request.deploy_to {
         Some(environment) => {
-            build_for(&api, commit, &request.revision, environment, peer.identity()?).await?
+            let wish = wish(&api, commit, &request.revision, environment).await?;
+            build(&api, &api.handle.app(), wish, peer.identity()?).await?
         }
         None => request_run(&api, commit, None, None, peer.identity()?).await?,
     };
@@ -46,8 +47,14 @@ pub async fn deploy(
     if let Some(release) = best_release(&app, &commit, &environment) {
         return deploy_release(&api, environment, release, peer).await;
     }
-    let run = build_for(&api, commit, &what, environment, peer.identity()?).await?;
-    Ok(Json(DeployAnswer::Builds(run)))
+    let wish = wish(&api, commit, &what, environment).await?;
+    // Its branch may have brought it while git was asked. The same look tells what is built and what is being built:
+    // no run ends between the two.
+    let app = api.handle.app();
+    if let Some(release) = best_release(&app, &wish.commit, &wish.environment) {
+        return deploy_release(&api, wish.environment, release, peer).await;
+    }
+    Ok(Json(DeployAnswer::Builds(build(&api, &app, wish, peer.identity()?).await?)))
 }
 
 pub async fn promote(
@@ -208,37 +215,51 @@ async fn deploy_release(
     Ok(Json(DeployAnswer::RollsOut(rollout)))
 }
 
-/// A run of the commit that brings it to the environment: one that is under way, or a new one.
-async fn build_for(
+/// A commit that somebody wants built for an environment, with what git knows of it.
+struct Wish {
+    commit: CommitId,
+    environment: EnvironmentName,
+    /// The branch that the environment follows.
+    followed: Option<String>,
+    /// The same, if the commit is its head: there is one run of it, whoever asks first.
+    head_of: Option<String>,
+}
+
+impl Wish {
+    /// The run under way that serves it.
+    fn served(&self, app: &App) -> Option<RunId> {
+        let brings = |run: &&Run| {
+            run.deploy_to.as_ref() == Some(&self.environment)
+                || (run.branch.is_some() && run.branch == self.followed)
+        };
+        let run = being_built(app, &self.commit).find(brings);
+        let any = || being_built(app, &self.commit).find(|_| self.head_of.is_none());
+        run.or_else(any).map(|run| run.id.clone())
+    }
+}
+
+async fn wish(
     api: &Api,
     commit: CommitId,
     revision: &str,
     environment: EnvironmentName,
-    by: Identity,
-) -> Result<RunId, Problem> {
+) -> Result<Wish, Problem> {
     let followed = may_be_built_for(api, &commit, revision, &environment).await?;
-    let brings = |run: &&Run| {
-        run.deploy_to.as_ref() == Some(&environment)
-            || (run.branch.is_some() && run.branch == followed)
-    };
-    let app = api.handle.app();
-    if let Some(run) = being_built(&app, &commit).find(brings) {
-        return Ok(run.id.clone());
-    }
     let heads = api.world.pipeline.branches().await?;
-    // Of the head of a branch that the environment follows there is one run, whoever asks first.
-    let branch = followed.clone().filter(|branch| heads.get(branch) == Some(&commit));
-    let app = api.handle.app();
-    let any = being_built(&app, &commit).find(|run| branch.is_none() || brings(run));
-    if let Some(run) = any {
-        return Ok(run.id.clone());
+    let head_of = followed.clone().filter(|branch| heads.get(branch) == Some(&commit));
+    Ok(Wish { commit, environment, followed, head_of })
+}
+
+/// The run that serves the wish: one that is under way in `app`, or a new one.
+async fn build(api: &Api, app: &App, wish: Wish, by: Identity) -> Result<RunId, Problem> {
+    if let Some(run) = wish.served(app) {
+        return Ok(run);
     }
-    match request_run(api, commit.clone(), branch, Some(environment.clone()), by).await {
+    let (branch, to) = (wish.head_of.clone(), Some(wish.environment.clone()));
+    match request_run(api, wish.commit.clone(), branch, to, by).await {
         Ok(run) => Ok(run),
-        Err(refused) => {
-            let app = api.handle.app();
-            being_built(&app, &commit).find(brings).map(|run| run.id.clone()).ok_or(refused)
-        }
+        // Somebody else was faster.
+        Err(refused) => wish.served(&api.handle.app()).ok_or(refused),
     }
 }
 

@@ -109,7 +109,8 @@ environments:
         )
     }
 
-    fn git(&self, arguments: &[&str]) {
+    /// Runs git in it, as somebody with a name.
+    pub fn git(&self, arguments: &[&str]) {
         let mut git = Command::new("git");
         git.args(["-c", "user.name=Ada Tester", "-c", "user.email=tester@example.org"]);
         git.args(arguments).current_dir(&self.folder);
@@ -379,7 +380,7 @@ fn reachable(program: &Path, folder: &Path) -> PathBuf {
     copy
 }
 
-fn open_to_all(path: &Path, mode: u32) {
+pub fn open_to_all(path: &Path, mode: u32) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("rights changed");
 }
 
