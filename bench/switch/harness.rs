@@ -29,12 +29,14 @@ pub struct Pace {
     pub every: Duration,
     /// Before the first switch: the steady time.
     pub lead: Duration,
+    /// Without it releases come and go as ever, and the traffic stays: what the machine does by itself.
+    pub moves: bool,
 }
 
 /// WebSockets and streams may stay so long on a release that lost the traffic ...
 const DRAIN: Duration = Duration::from_secs(2);
 /// ... and are closed over so much time after it.
-const SPREAD: Duration = Duration::from_secs(1);
+pub const SPREAD: Duration = Duration::from_secs(1);
 /// A release is stopped so long after its traffic went elsewhere, whatever it still has.
 const KEPT: Duration = Duration::from_secs(4);
 
@@ -158,6 +160,11 @@ impl Releases {
         Ok(address)
     }
 
+    /// The traffic stays where it was: the newest is the one that goes.
+    pub fn stayed(&mut self) {
+        std::mem::swap(&mut self.current, &mut self.before);
+    }
+
     /// The traffic has gone to the newest: the one before has [`KEPT`] to finish.
     pub fn left(&mut self) {
         let Some(before) = self.before.take() else { return };
@@ -187,9 +194,13 @@ pub async fn switching(
         next = (next + pace.every).max(Instant::now());
         let address = releases.next().await?;
         let began = load.traffic.now();
-        proxy.switch(address).await?;
+        if pace.moves {
+            proxy.switch(address).await?;
+            load.traffic.acknowledged.store(releases.number, SeqCst);
+        } else {
+            releases.stayed();
+        }
         switches.push((began, load.traffic.now()));
-        load.traffic.acknowledged.store(releases.number, SeqCst);
         releases.left();
     }
     // What the last switch leaves behind has its time too.

@@ -31,7 +31,8 @@ pub struct Args {
     /// How often the edge is switched; the others a fifth of that
     #[arg(long, value_name = "N", default_value_t = 200)]
     switches: usize,
-    /// Only this proxy: edge, nginx, haproxy or kamal-proxy; `upgrades` for the edge's own
+    /// Only this proxy: edge, nginx, haproxy or kamal-proxy; `upgrades` for the edge's own, `still` for releases
+    /// that come and go while the traffic stays
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
     /// The release binary of Launchway
@@ -51,6 +52,7 @@ pub struct Args {
 const FULL: Clients = Clients { rate: 2000.0, websockets: 1000, event_streams: 200, transfers: 20 };
 const QUICK: Clients = Clients { rate: 1000.0, websockets: 200, event_streams: 40, transfers: 5 };
 const UPGRADES: usize = 20;
+const STILL: &str = "still";
 
 /// Runs it: prints as it goes, writes the report at the end. The edge's figures are the report's own.
 pub async fn run(args: Args) -> Outcome<()> {
@@ -64,7 +66,8 @@ pub async fn run(args: Args) -> Outcome<()> {
     let clients = if args.quick { QUICK } else { FULL };
     let switches = if args.quick { args.switches.min(40) } else { args.switches };
     let wanted = |name: &str| args.only.as_ref().is_none_or(|only| only == name);
-    let (mut edge, mut peers, mut missing) = (None, BTreeMap::new(), BTreeMap::new());
+    let (mut edge, mut still) = (None, None);
+    let (mut peers, mut missing) = (BTreeMap::new(), BTreeMap::new());
     report::head();
     for kind in Kind::ALL.into_iter().filter(|kind| wanted(kind.name())) {
         let pace = pace(kind, switches, args.quick);
@@ -80,6 +83,17 @@ pub async fn run(args: Args) -> Outcome<()> {
                 }
             }
             Err(why) => miss(&mut missing, kind.name(), why),
+        }
+    }
+    if wanted(STILL) {
+        let pace = Pace { moves: false, ..pace(Kind::Edge, switches / 2, args.quick) };
+        match harness::switching(&ground, world.handle(), Kind::Edge, clients, pace).await {
+            Ok(seen) => {
+                let row = Row::of(&seen);
+                row.print("edge, still");
+                still = Some(row);
+            }
+            Err(why) => miss(&mut missing, STILL, why),
         }
     }
     let (mut upgrades, mut restart_ms) = (None, None);
@@ -114,8 +128,18 @@ pub async fn run(args: Args) -> Outcome<()> {
     let seconds = began.elapsed().as_secs_f64().round();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let quick = args.quick;
-    let report =
-        Report { edge, peers, upgrades, restart_ms, missing, cores, load_before, seconds, quick };
+    let report = Report {
+        edge,
+        still,
+        peers,
+        upgrades,
+        restart_ms,
+        missing,
+        cores,
+        load_before,
+        seconds,
+        quick,
+    };
     report.write(&args.output)?;
     println!("\n{seconds} s; written to {}", args.output.display());
     world.shutdown_background();
@@ -127,13 +151,15 @@ fn miss(missing: &mut BTreeMap<String, String>, what: &str, why: impl ToString) 
     missing.insert(what.into(), why.to_string());
 }
 
-/// The others get fewer switches, with more time for each: they leave processes and connections behind.
+/// A whole number of switches fits into [`harness::SPREAD`], so that what a switch closes comes back evenly over the
+/// ones after it. The others get fewer switches, with more time for each: they leave processes and connections behind.
 fn pace(kind: Kind, switches: usize, quick: bool) -> Pace {
     let lead = Duration::from_secs(if quick { 3 } else { 10 });
     match kind {
-        Kind::Edge => Pace { switches, every: Duration::from_millis(400), lead },
+        Kind::Edge => Pace { switches, every: harness::SPREAD / 2, lead, moves: true },
         Kind::Nginx | Kind::Haproxy | Kind::Kamal => {
-            Pace { switches: switches.div_ceil(5), every: Duration::from_secs(1), lead }
+            let switches = switches.div_ceil(5);
+            Pace { switches, every: Duration::from_secs(1), lead, moves: true }
         }
     }
 }

@@ -72,6 +72,8 @@ pub struct Latency {
 pub struct Report {
     #[serde(flatten)]
     pub edge: Option<Row>,
+    /// The edge again, with releases that come and go while the traffic stays: what of the ratio is the machine's.
+    pub still: Option<Row>,
     pub peers: BTreeMap<&'static str, Row>,
     pub upgrades: Option<Upgrades>,
     /// Kill -9 and a new start without the server: milliseconds to the first answer.
@@ -223,7 +225,8 @@ impl Report {
 
     /// Another proxy may be missing, where it cannot be built; what is ours may not.
     pub fn complete(&self) -> Outcome<()> {
-        let ours = |what: &&String| ["edge", "upgrades", "restart"].contains(&what.as_str());
+        let ours =
+            |what: &&String| ["edge", "still", "upgrades", "restart"].contains(&what.as_str());
         let missing: Vec<_> = self.missing.keys().filter(ours).map(String::as_str).collect();
         if missing.is_empty() {
             return Ok(());

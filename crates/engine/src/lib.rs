@@ -11,6 +11,7 @@
 //!   backing    PostgreSQL, Redis            usage    CPU, memory, disk;  supervise: the edge
 //! docker/      DockerEngine: containers of a Docker Engine   start at docker/mod.rs;  docker/build: images
 //! probe.rs     one HTTP or TCP question, the same for all engines
+//! readiness.rs what the answers of one replica come to, the same
 //! shim/        the supervisor of one command, a process of its own (`launchway shim`)
 //! unit.rs      one supervised command on disk: the only thing that engine and shim share
 //! proc.rs      /proc; lock.rs: locks that end with their holder
