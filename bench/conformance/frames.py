@@ -16,6 +16,7 @@ from websockets.asyncio.server import serve
 logging.getLogger("websockets").setLevel(logging.CRITICAL)
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+TRIES = 5
 QUIET = 1.0  # seconds without a byte that end an exchange which nobody closed
 
 
@@ -104,6 +105,11 @@ async def exchange(host, port, sent, piece):
     return said, back, ended
 
 
+def told(exchanged):
+    said, back, ended = exchanged
+    return f"{said[0]}, {len(back)} bytes ending in {back[-8:].hex()}, {'ended' if ended else 'left open'}"
+
+
 async def echo(connection):
     async for message in connection:
         await connection.send(message)
@@ -115,13 +121,17 @@ async def compare(host, server_port, edge_port):
 
     async def one(name, sent, piece):
         async with limit:
-            direct = await exchange(host, server_port, sent, piece)
-            through = await exchange(host, edge_port, sent, piece)
+            # The server's own answer is not always the same: a Close right behind a message may overtake its echo.
+            for _ in range(TRIES):
+                direct = await exchange(host, server_port, sent, piece)
+                through = await exchange(host, edge_port, sent, piece)
+                if direct == through:
+                    break
             # Otherwise two refusals would count as the same.
             if not any(line.startswith("http/1.1 101") for line in direct[0]) or not (direct[1] or "silence" in name):
                 raise SystemExit(f"the WebSocket server itself does not answer to `{name}`: {direct}")
             if direct != through:
-                differ.append(f"{name}, in pieces of {piece}")
+                differ.append(f"{name}, in pieces of {piece}: {told(direct)} without the edge, {told(through)} through it")
 
     async with serve(echo, "127.0.0.1", server_port, compression=None, max_size=1 << 22):
         asking = []

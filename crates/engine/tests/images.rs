@@ -158,6 +158,21 @@ async fn a_build_secret_reaches_its_step_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_build_secret_that_its_step_prints_is_blanked_out() {
+    let Some(builder) = builder().await else { return };
+    let case = Case::new(&[(
+        "Dockerfile",
+        "FROM python:3.11-slim\nRUN --mount=type=secret,id=token cat /run/secrets/token && echo printed && exit 3\n",
+    )]);
+    let mut request = case.request();
+    request.secrets.0.insert("token".into(), b"hunter22\nand more\n".to_vec());
+    let (built, lines) = build(&builder, &request).await;
+    let said = format!("{}\n{}", lines.join("\n"), built.unwrap_err());
+    assert!(said.contains("printed") && said.contains("***"), "{said}");
+    assert!(!said.contains("hunter22") && !said.contains("and more"), "{said}");
+}
+
+#[tokio::test]
 async fn a_build_that_nobody_waits_for_any_more_ends() {
     let Some(builder) = builder().await else { return };
     let marker = format!("{}", rand::random_range(100_000..999_999));

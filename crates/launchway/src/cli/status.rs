@@ -306,7 +306,7 @@ impl Page {
             self.row(
                 "",
                 &format!(
-                    "`{command}` lets it go on, `launchway reject {}` does not",
+                    "`{command}` lets it go on, `launchway reject {} --reason ...` does not",
                     rollout.environment
                 ),
             );

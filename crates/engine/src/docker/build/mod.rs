@@ -47,6 +47,8 @@ use wire::{Body, Place};
 
 /// One line of the Engine's answer is not larger.
 const LONGEST_LINE: usize = 16 << 20;
+/// The shortest line of a secret that is looked for in what a build says, in bytes.
+const TELLING: usize = 4;
 /// Of a context that is sent, in memory at once: pieces of this size, and as many.
 const PIECE: usize = 64 * 1024;
 const PIECES: usize = 8;
@@ -83,6 +85,21 @@ pub struct BuildRequest {
 /// Values by their id. They appear in no output.
 #[derive(Clone, Default)]
 pub struct Secrets(pub BTreeMap<String, Vec<u8>>);
+
+impl Secrets {
+    /// `text` with every line of a secret blanked out, in case a step prints one. What is shorter than
+    /// [`TELLING`] bytes would blank out half of what is said, and is left.
+    fn masked(&self, text: &str) -> String {
+        let mut masked = text.to_owned();
+        for secret in self.0.values() {
+            let secret = String::from_utf8_lossy(secret);
+            for line in secret.lines().map(str::trim).filter(|line| line.len() >= TELLING) {
+                masked = masked.replace(line, "***");
+            }
+        }
+        masked
+    }
+}
 
 impl std::fmt::Debug for Secrets {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -220,10 +237,14 @@ impl ImageBuilder {
         if !answer.status().is_success() {
             return Err(BuildError::Refused(said(answer).await));
         }
-        let built = follow(answer.into_body(), log).await;
-        match spoiled() {
-            Some(error) => Err(BuildError::Context(error)),
-            None => built,
+        let mut log = |line: &str| log(&request.secrets.masked(line));
+        let built = follow(answer.into_body(), &mut log).await;
+        match (spoiled(), built) {
+            (Some(error), _) => Err(BuildError::Context(error)),
+            (None, Err(BuildError::Failed { said })) => {
+                Err(BuildError::Failed { said: request.secrets.masked(&said) })
+            }
+            (None, built) => built,
         }
     }
 
