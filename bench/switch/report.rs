@@ -249,7 +249,7 @@ fn blocks(seen: &Seen) -> impl Iterator<Item = (Duration, Duration)> {
     let firsts = (0..seen.switches.len()).step_by(BLOCK);
     firsts.filter_map(move |at| {
         let rest = seen.switches.get(at..)?;
-        let last = rest.iter().take(BLOCK).last()?.0;
+        let last = rest.iter().take(BLOCK).next_back()?.0;
         // After the last one of all, what it leaves behind is no steady time.
         Some((began(at)?, began(at + BLOCK).unwrap_or(last + 2 * WINDOW)))
     })
