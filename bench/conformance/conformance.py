@@ -183,6 +183,10 @@ def main():
         started.append(edge)
         wait_for(plain, edge)
         control = folder / "edge" / "control.sock"
+        # It listens for clients a moment before its control socket has its name.
+        deadline = time.monotonic() + 10
+        while not control.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
         tell(control, "/certificates", {"certificates": [{"chain": chain.read_text(), "key": key.read_text()}]})
         tell(control, "/table", table(backend.server_port, sockets))
         ours = ask_h2spec(options.h2spec, secure, folder / "edge.xml")
