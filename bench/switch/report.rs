@@ -16,9 +16,6 @@ use crate::peers::{Failed, Outcome, failing};
 /// So long after a switch began, requests count as sent during it.
 pub const WINDOW: Duration = Duration::from_millis(200);
 
-/// Switches that are compared with the time around them; the machine's own moods last longer than that.
-const BLOCK: usize = 20;
-
 /// One proxy's figures.
 #[derive(Debug, Serialize)]
 pub struct Row {
@@ -34,13 +31,8 @@ pub struct Row {
     pub mixed: u64,
     /// Requests sent after the proxy said that the switch was in force, and answered by an older release.
     pub stale: u64,
-    /// p99 within [`WINDOW`] after the beginning of each switch, against the rest of the time of the same [`BLOCK`];
-    /// the median of the blocks.
+    /// p99 within [`WINDOW`] after the beginning of each switch, against the rest of the same run.
     pub p99_ratio: f64,
-    /// The smallest and the largest of a block.
-    pub p99_ratio_range: (f64, f64),
-    /// All switches of the run together, against all the rest of it.
-    pub p99_ratio_pooled: f64,
     /// The same against the time before the first switch.
     pub p99_ratio_lead: f64,
     pub p99_ms: Latency,
@@ -97,7 +89,7 @@ impl Restart {
     pub fn of(times: Vec<f64>) -> Self {
         Self {
             median: median(&times),
-            worst: greatest(&times),
+            worst: times.iter().copied().fold(0.0, f64::max),
             times: times.into_iter().map(rounded).collect(),
         }
     }
@@ -119,14 +111,6 @@ impl Row {
             steady: p99_of(&|due| !within(due)),
             switching: p99_of(&within),
         };
-        let ratios: Vec<f64> = blocks(seen)
-            .map(|(from, to)| {
-                let here = |due: Duration| (from..to).contains(&due);
-                let switching = p99_of(&|due| here(due) && within(due));
-                switching / p99_of(&|due| here(due) && !within(due))
-            })
-            .filter(|ratio| ratio.is_finite())
-            .collect();
         let took: Vec<f64> = seen
             .switches
             .iter()
@@ -145,16 +129,14 @@ impl Row {
             polite_closes: seen.lasting.polite(),
             mixed: seen.mixed(),
             stale: seen.counts.stale,
-            p99_ratio: median(&ratios),
-            p99_ratio_range: (rounded(least(&ratios)), rounded(greatest(&ratios))),
-            p99_ratio_pooled: rounded(p99_ms.switching / p99_ms.steady),
+            p99_ratio: rounded(p99_ms.switching / p99_ms.steady),
             p99_ratio_lead: rounded(p99_ms.switching / p99_ms.lead),
             p99_ms,
             requests,
             rate: rounded(requests as f64 / seen.lasted.as_secs_f64()),
             lag_p99_ms: quantile(seen.counts.lag.iter().copied(), 0.99),
             switch_ms_median: median(&took),
-            switch_ms_max: rounded(greatest(&took)),
+            switch_ms_max: rounded(took.iter().copied().fold(0.0, f64::max)),
             failures: seen.counts.failed.clone(),
             first_failures: first_failures(seen),
             websockets: seen.lasting.websockets.clone(),
@@ -241,26 +223,6 @@ fn quantile(times: impl Iterator<Item = Duration>, quantile: f64) -> f64 {
     times.sort_unstable();
     let rank = (times.len() as f64 * quantile).ceil() as usize;
     times.get(rank.saturating_sub(1)).map_or(0.0, |time| rounded(time.as_secs_f64() * 1e3))
-}
-
-/// From the beginning of each block of switches to that of the next.
-fn blocks(seen: &Seen) -> impl Iterator<Item = (Duration, Duration)> {
-    let began = |at: usize| seen.switches.get(at).map(|(began, _)| *began);
-    let firsts = (0..seen.switches.len()).step_by(BLOCK);
-    firsts.filter_map(move |at| {
-        let rest = seen.switches.get(at..)?;
-        let last = rest.iter().take(BLOCK).next_back()?.0;
-        // After the last one of all, what it leaves behind is no steady time.
-        Some((began(at)?, began(at + BLOCK).unwrap_or(last + 2 * WINDOW)))
-    })
-}
-
-fn least(times: &[f64]) -> f64 {
-    times.iter().copied().fold(f64::INFINITY, f64::min)
-}
-
-fn greatest(times: &[f64]) -> f64 {
-    times.iter().copied().fold(0.0, f64::max)
 }
 
 fn median(times: &[f64]) -> f64 {
