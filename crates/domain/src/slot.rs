@@ -354,6 +354,8 @@ pub struct Usage {
     pub index: u32,
     /// The process that [`ReplicaStatus`] and [`BackingStatus`] show.
     pub pid: u32,
+    /// When that was started, in the engine's own words: another process with its pid has another start.
+    pub started: String,
     /// CPU time used since the process started, of its whole group.
     pub cpu: Duration,
     /// Resident memory, bytes, of its whole group.

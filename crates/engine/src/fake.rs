@@ -382,6 +382,7 @@ impl Engine for FakeEngine {
             service: service.clone(),
             index,
             pid,
+            started: String::new(),
             cpu: Duration::from_millis(10),
             memory: 1 << 20,
             disk: 4096,

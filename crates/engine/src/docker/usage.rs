@@ -16,6 +16,14 @@ use super::labels;
 use super::state::{self, Life};
 use crate::EngineError;
 
+/// What inspecting a running container tells.
+struct Footprint {
+    pid: u32,
+    started: String,
+    /// What it wrote into its own layer, its output, and its volumes where we may look at them; bytes.
+    disk: u64,
+}
+
 impl DockerEngine {
     pub(super) async fn use_of(
         &self,
@@ -59,7 +67,9 @@ impl DockerEngine {
         let Some(memory) = stats.memory_stats.filter(|memory| memory.usage.is_some()) else {
             return Ok(None);
         };
-        let Some((pid, disk)) = self.disk(id).await? else { return Ok(None) };
+        let Some(Footprint { pid, started, disk }) = self.footprint(id).await? else {
+            return Ok(None);
+        };
         let slot =
             [Color::Blue, Color::Green].into_iter().find(|c| c.as_str() == part(labels::SLOT));
         Ok(Some(Usage {
@@ -67,15 +77,15 @@ impl DockerEngine {
             service,
             index: part(labels::INDEX).parse().unwrap_or(0),
             pid,
+            started,
             cpu: Duration::from_nanos(cpu),
             memory: resident(&memory),
             disk,
         }))
     }
 
-    /// Its process, and what it wrote into its own layer, its output, and its volumes where we may look at them;
     /// `None` if it does not run.
-    async fn disk(&self, id: &str) -> Result<Option<(u32, u64)>, Trouble> {
+    async fn footprint(&self, id: &str) -> Result<Option<Footprint>, Trouble> {
         let options = InspectContainerOptionsBuilder::new().size(true).build();
         let found = match self.docker().await?.inspect_container(id, Some(options)).await {
             Ok(found) => found,
@@ -83,6 +93,7 @@ impl DockerEngine {
             Err(error) => return Err(self.trouble(error)),
         };
         let Life::Running { pid: Some(pid) } = state::life(&found) else { return Ok(None) };
+        let started = found.state.and_then(|state| state.started_at).unwrap_or_default();
         let layer = found.size_rw.and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
         let mut paths: Vec<String> =
             found.log_path.into_iter().filter(|path| !path.is_empty()).collect();
@@ -92,7 +103,8 @@ impl DockerEngine {
         let on_disk = tokio::task::spawn_blocking(move || {
             paths.iter().map(|path| size_of(Path::new(path))).sum::<u64>()
         });
-        Ok(Some((pid, layer + on_disk.await.unwrap_or(0))))
+        let disk = layer + on_disk.await.unwrap_or(0);
+        Ok(Some(Footprint { pid, started, disk }))
     }
 }
 

@@ -14,7 +14,7 @@ use super::backing::BackingRecord;
 use super::layout::Layout;
 use super::observe::living_child;
 use super::slots;
-use crate::proc::{self, Stat};
+use crate::proc::{self, ProcessRef, Stat};
 use crate::unit::{Unit, read_json};
 
 /// Everything of the environment that runs.
@@ -26,20 +26,38 @@ pub(super) fn of(layout: &Layout, environment: &EnvironmentName) -> Vec<Usage> {
         for service in spec.services.iter().filter(|service| slots::runs(service)) {
             for index in 0..service.replicas {
                 let unit = layout.replica(environment, slot, &service.name, index);
-                let Some((pid, cpu, memory)) = machine.family(&unit) else { continue };
+                let Some((child, cpu, memory)) = machine.family(&unit) else { continue };
                 let (service, disk) = (service.name.clone(), disk_of(unit.folder()));
-                all.push(Usage { slot: Some(slot), service, index, pid, cpu, memory, disk });
+                all.push(Usage {
+                    slot: Some(slot),
+                    service,
+                    index,
+                    pid: child.pid,
+                    started: child.started.to_string(),
+                    cpu,
+                    memory,
+                    disk,
+                });
             }
         }
     }
     for unit in layout.backings(environment) {
         let record: Option<BackingRecord> = read_json(&unit.folder().join("backing.json"));
-        let Some((record, (pid, cpu, memory))) = record.zip(machine.family(&unit)) else {
+        let Some((record, (child, cpu, memory))) = record.zip(machine.family(&unit)) else {
             continue;
         };
         let service = record.spec.service;
         let disk = disk_of(unit.folder()) + disk_of(&layout.data(environment, &service));
-        all.push(Usage { slot: None, service, index: 0, pid, cpu, memory, disk });
+        all.push(Usage {
+            slot: None,
+            service,
+            index: 0,
+            pid: child.pid,
+            started: child.started.to_string(),
+            cpu,
+            memory,
+            disk,
+        });
     }
     all
 }
@@ -67,7 +85,7 @@ impl Machine {
     }
 
     /// The unit's process; CPU time and memory of everything below its shim.
-    fn family(&self, unit: &Unit) -> Option<(u32, Duration, u64)> {
+    fn family(&self, unit: &Unit) -> Option<(ProcessRef, Duration, u64)> {
         let status = unit.status()?;
         let child = living_child(&status)?;
         let family = proc::descendants(status.shim.pid, &self.processes);
@@ -78,7 +96,7 @@ impl Machine {
             pages.iter().map(|(resident, shared)| resident.saturating_sub(*shared)).sum();
         let shared = pages.iter().map(|(_, shared)| *shared).max().unwrap_or(0);
         let cpu = Duration::from_millis(ticks * 1000 / self.ticks.max(1));
-        Some((child.pid, cpu, (own + shared) * self.page))
+        Some((child, cpu, (own + shared) * self.page))
     }
 }
 

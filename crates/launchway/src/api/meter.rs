@@ -71,30 +71,27 @@ async fn refill(
 }
 
 fn measured(usage: &Usage, at: Instant, before: Option<&Reading>) -> Measured {
-    let source = source_of(usage);
     Measured {
         cpu: usage.cpu,
         usage: UsageView {
-            cpu_share: before.and_then(|before| share(&source, usage.pid, usage.cpu, at, before)),
+            cpu_share: before.and_then(|before| share(usage, at, before)),
             memory_bytes: usage.memory,
             disk_bytes: usage.disk,
         },
-        source,
+        source: source_of(usage),
         pid: usage.pid,
+        started: usage.started.clone(),
     }
 }
 
 /// Of one core, since the reading before. A replica that was started anew has none.
-fn share(
-    source: &LogSource,
-    pid: u32,
-    cpu: Duration,
-    at: Instant,
-    before: &Reading,
-) -> Option<f64> {
-    let same = |then: &&Measured| then.source == *source && then.pid == pid;
+fn share(usage: &Usage, at: Instant, before: &Reading) -> Option<f64> {
+    let source = source_of(usage);
+    let same = |then: &&Measured| {
+        then.source == source && then.pid == usage.pid && then.started == usage.started
+    };
     let then = before.all.iter().find(same)?;
-    let (used, elapsed) = (cpu.checked_sub(then.cpu)?, at.duration_since(before.at));
+    let (used, elapsed) = (usage.cpu.checked_sub(then.cpu)?, at.duration_since(before.at));
     Some(used.as_secs_f64() / elapsed.as_secs_f64())
 }
 
@@ -112,16 +109,23 @@ mod tests {
 
     #[test]
     fn a_share_is_of_one_core_and_of_the_same_process_only() {
-        let source = LogSource::Backing { service: "redis".parse().unwrap() };
-        let (pid, at) = (7, Instant::now());
-        let usage = UsageView { cpu_share: None, memory_bytes: 1, disk_bytes: 1 };
-        let cpu = Duration::from_secs(3);
-        let then = Measured { source: source.clone(), pid, cpu, usage };
-        let before = Reading { at, all: vec![then] };
+        let usage = |started: &str, seconds| Usage {
+            slot: None,
+            service: "redis".parse().unwrap(),
+            index: 0,
+            pid: 7,
+            started: started.into(),
+            cpu: Duration::from_secs(seconds),
+            memory: 1,
+            disk: 1,
+        };
+        let at = Instant::now();
+        let before = Reading { at, all: vec![measured(&usage("1", 3), at, None)] };
         let later = at + Duration::from_secs(4);
-        let share = |pid, cpu| share(&source, pid, Duration::from_secs(cpu), later, &before);
-        assert_eq!(share(pid, 5), Some(0.5));
-        assert_eq!(share(pid, 2), None, "its clock cannot run backwards");
-        assert_eq!(share(8, 5), None, "another one");
+        assert_eq!(share(&usage("1", 5), later, &before), Some(0.5));
+        assert_eq!(share(&usage("1", 2), later, &before), None, "its clock cannot run backwards");
+        assert_eq!(share(&usage("2", 5), later, &before), None, "another one with its pid");
+        let elsewhere = Usage { pid: 8, ..usage("1", 5) };
+        assert_eq!(share(&elsewhere, later, &before), None, "another one");
     }
 }

@@ -198,6 +198,8 @@ pub struct Gathered<'a> {
 pub struct Measured {
     pub source: LogSource,
     pub pid: u32,
+    /// When it was, see [`domain::slot::Usage`].
+    pub started: String,
     /// Since it was started.
     pub cpu: Duration,
     pub usage: UsageView,
