@@ -90,14 +90,13 @@ impl Secrets {
     /// `text` with every line of a secret blanked out, in case a step prints one. What is shorter than
     /// [`TELLING`] bytes would blank out half of what is said, and is left.
     fn masked(&self, text: &str) -> String {
-        let mut masked = text.to_owned();
-        for secret in self.0.values() {
-            let secret = String::from_utf8_lossy(secret);
-            for line in secret.lines().map(str::trim).filter(|line| line.len() >= TELLING) {
-                masked = masked.replace(line, "***");
-            }
-        }
-        masked
+        let secrets: Vec<_> =
+            self.0.values().map(|secret| String::from_utf8_lossy(secret)).collect();
+        let lines = secrets.iter().flat_map(|secret| secret.lines()).map(str::trim);
+        let mut lines: Vec<&str> = lines.filter(|line| line.len() >= TELLING).collect();
+        // One may be a part of another, whose rest would be left.
+        lines.sort_unstable_by_key(|line| std::cmp::Reverse(line.len()));
+        lines.into_iter().fold(text.to_owned(), |text, line| text.replace(line, "***"))
     }
 }
 
