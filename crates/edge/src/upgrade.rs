@@ -23,7 +23,6 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::sync::watch;
-use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
 use crate::facts::{Flight, Service, Upgraded};
@@ -118,11 +117,9 @@ async fn relay<E: Fn() -> bool>(
     let passed = {
         let (up, down) = (pin!(there.toward_replica(&rules)), pin!(back.toward_client(&rules)));
         tokio::select! {
-            // First, since two sides that never pause use up what a task may do at a time.
-            biased;
+            passed = both(up, down, rules.half_close) => passed,
             // Neither the end of the frame nor the client's answer came in time.
             () = over(end, &closing, rules.half_close) => Ok(()),
-            passed = both(up, down, rules.half_close) => passed,
         }
     };
     if *closing.borrow() {
@@ -150,13 +147,11 @@ async fn both(
     Ok(())
 }
 
-/// Begins to close when the time has come, and resolves when it has taken too long. After a stall both may
-/// have come at once: the two ways get one more turn for what they can still say.
+/// Begins to close when the time has come, and resolves when it has taken too long.
 async fn over(end: impl Future<Output = ()>, closing: &watch::Sender<bool>, half_close: Duration) {
     end.await;
     closing.send_replace(true);
     sleep(half_close).await;
-    yield_now().await;
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Way<R, W> {
