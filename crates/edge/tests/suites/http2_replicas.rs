@@ -286,14 +286,20 @@ async fn a_body_that_is_too_large_is_answered_with_413_and_its_connection_goes_o
 #[tokio::test]
 async fn a_body_that_does_not_come_is_answered_with_408_and_its_connection_goes_on() {
     let backend = Backend::start("backend").await;
-    let short = Limits { idle: Duration::from_millis(400), ..limits() };
+    let short = Limits { idle: Duration::from_secs(1), ..limits() };
     let World { edge, streams, .. } = world(&[], false, short).await;
     edge.client.publish(&simple(2, &[&backend])).await.unwrap();
+    // With a request in flight the connection itself is not idle, however busy the machine is.
+    let other = streams.clone();
+    let held = tokio::spawn(async move { other.get(HOST, "/hold").await });
+    eventually("it is held", async || backend.requests() == 1).await;
     let (sender, body) = fed();
     sender.send(Frame::data(Bytes::from_static(b"a"))).await.unwrap();
     let request = Request::post(url("/echo")).body(body).unwrap();
     let reply = read(streams.send(request).await.unwrap()).await.unwrap();
     assert_eq!(reply.status, 408);
     assert_eq!(streams.get(HOST, "/").await.text(), "backend");
+    backend.go();
+    assert_eq!(held.await.unwrap().text(), "backend");
     drop(sender);
 }
