@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_report_names_package_vulnerability_weight_fix_and_the_day_of_its_database() {
-        let report = read(&fixture("grype-by-its-documents.json")).unwrap();
+        let report = read(fixture!("grype-by-its-documents.json")).unwrap();
         assert_eq!(report.database.as_deref(), Some("2026-11-20T06:17:24Z"));
         let seen: Vec<_> = report
             .findings
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_report_that_is_cut_off_or_says_nothing_is_refused() {
-        let whole = fixture("grype-by-its-documents.json");
+        let whole = fixture!("grype-by-its-documents.json");
         for text in
             ["", "{}", "[0000] ERROR no database", r#"{"matches":null}"#, &whole[..whole.len() / 2]]
         {

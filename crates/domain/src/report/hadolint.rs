@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn a_real_report_names_file_line_rule_and_weight() {
-        let found = read(&fixture("hadolint-2.15.1.json")).unwrap();
+        let found = read(fixture!("hadolint-2.15.1.json")).unwrap();
         assert_eq!(found.len(), 9);
         let worst = found.iter().find(|f| f.severity == Some(Severity::High)).unwrap();
         assert_eq!((worst.place.as_str(), worst.id.as_str()), ("Dockerfile:4", "DL4000"));
@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn a_report_that_is_cut_off_or_empty_is_refused() {
-        let whole = fixture("hadolint-2.15.1.json");
+        let whole = fixture!("hadolint-2.15.1.json");
         for text in
             ["", "{}", "null", "hadolint: Dockerfile: does not exist", &whole[..whole.len() / 2]]
         {

@@ -106,10 +106,13 @@ fn without_mark(text: &str) -> &str {
 
 /// A report in `tests/reports`, as the tool in its name wrote it.
 #[cfg(test)]
-fn fixture(name: &str) -> String {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reports");
-    std::fs::read_to_string(folder.join(name)).expect("the fixture is there")
+macro_rules! fixture {
+    ($name:literal) => {
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reports/", $name))
+    };
 }
+#[cfg(test)]
+use fixture;
 
 #[cfg(test)]
 mod tests {
@@ -120,40 +123,46 @@ mod tests {
     type Reader = fn(&str) -> bool;
 
     /// Each reader of a scanner's own form, with a report that it reads.
-    fn scanners() -> [(&'static str, Reader); 6] {
+    fn scanners() -> [(Format, &'static str, Reader); 6] {
         [
-            ("osv-scanner-2.5.0.json", |text| osv::read(text).is_ok()),
-            ("trivy-by-its-documents.json", |text| trivy::read(text).is_ok()),
-            ("grype-by-its-documents.json", |text| grype::read(text).is_ok()),
-            ("hadolint-2.15.1.json", |text| hadolint::read(text).is_ok()),
-            ("gitleaks-8.30.1.json", |text| secrets::gitleaks(text).is_ok()),
-            ("detect-secrets-1.5.0.json", |text| secrets::detect_secrets(text).is_ok()),
+            (Format::Osv, fixture!("osv-scanner-2.5.0.json"), |text| osv::read(text).is_ok()),
+            (Format::Trivy, fixture!("trivy-by-its-documents.json"), |text| {
+                trivy::read(text).is_ok()
+            }),
+            (Format::Grype, fixture!("grype-by-its-documents.json"), |text| {
+                grype::read(text).is_ok()
+            }),
+            (Format::Hadolint, fixture!("hadolint-2.15.1.json"), |text| {
+                hadolint::read(text).is_ok()
+            }),
+            (Format::Gitleaks, fixture!("gitleaks-8.30.1.json"), |text| {
+                secrets::gitleaks(text).is_ok()
+            }),
+            (Format::DetectSecrets, fixture!("detect-secrets-1.5.0.json"), |text| {
+                secrets::detect_secrets(text).is_ok()
+            }),
         ]
     }
 
     #[test]
     fn a_report_of_one_scanner_is_not_taken_for_one_of_another() {
-        for (name, _) in scanners() {
-            let taken: Vec<&str> = scanners()
-                .iter()
-                .filter(|(_, read)| read(&fixture(name)))
-                .map(|(own, _)| *own)
-                .collect();
-            assert_eq!(taken, [name]);
+        for (format, text, _) in scanners() {
+            let taken: Vec<Format> =
+                scanners().iter().filter(|(.., read)| read(text)).map(|(own, ..)| *own).collect();
+            assert_eq!(taken, [format]);
         }
     }
 
     proptest! {
         #[test]
         fn no_part_of_a_report_is_read_as_all_of_it(at in any::<prop::sample::Index>()) {
-            for (name, read) in scanners() {
-                let whole = fixture(name);
+            for (format, whole, read) in scanners() {
                 let text = whole.trim_end();
                 let mut end = at.index(text.len());
                 while !text.is_char_boundary(end) {
                     end -= 1;
                 }
-                prop_assert!(!read(&text[..end]), "{name} up to {end}");
+                prop_assert!(!read(&text[..end]), "{format} up to {end}");
             }
         }
 
@@ -163,8 +172,8 @@ mod tests {
             length in 0..12_usize,
             new in "[{}\\[\\]:,\"a-z0-9é-]{0,6}",
         ) {
-            for (name, read) in scanners() {
-                let mut chars: Vec<char> = fixture(name).chars().collect();
+            for (_, whole, read) in scanners() {
+                let mut chars: Vec<char> = whole.chars().collect();
                 let start = at.index(chars.len());
                 let end = (start + length).min(chars.len());
                 chars.splice(start..end, new.chars());

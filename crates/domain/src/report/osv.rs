@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_real_report_names_package_vulnerability_weight_and_fix() {
-        let found = read(&fixture("osv-scanner-2.5.0.json")).unwrap();
+        let found = read(fixture!("osv-scanner-2.5.0.json")).unwrap();
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].id, "GHSA-8r7q-cvjq-x353");
         assert_eq!(found[0].aliases, ["CVE-2014-1402"]);
@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_report_that_is_cut_off_empty_or_another_thing_is_refused() {
-        let whole = fixture("osv-scanner-2.5.0.json");
+        let whole = fixture!("osv-scanner-2.5.0.json");
         for text in [
             "",
             "{}",

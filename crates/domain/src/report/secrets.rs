@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn a_real_report_of_gitleaks_gives_file_line_and_rule_and_no_secret() {
-        let found = gitleaks(&fixture("gitleaks-8.30.1.json")).unwrap();
+        let found = gitleaks(fixture!("gitleaks-8.30.1.json")).unwrap();
         let [leak] = found.as_slice() else { panic!("{found:?}") };
         assert_eq!(
             (leak.place.as_str(), leak.id.as_str()),
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn a_real_report_of_detect_secrets_gives_file_line_and_rule() {
-        let found = detect_secrets(&fixture("detect-secrets-1.5.0.json")).unwrap();
+        let found = detect_secrets(fixture!("detect-secrets-1.5.0.json")).unwrap();
         let [leak] = found.as_slice() else { panic!("{found:?}") };
         assert_eq!(
             (leak.place.as_str(), leak.id.as_str()),

@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_report_names_package_vulnerability_weight_and_fix() {
-        let found = read(&fixture("trivy-by-its-documents.json")).unwrap();
+        let found = read(fixture!("trivy-by-its-documents.json")).unwrap();
         let seen: Vec<_> =
             found.iter().map(|f| (f.id.as_str(), f.place.as_str(), f.severity, &f.fix)).collect();
         let fixed = Fix::In("3.0.11-1~deb12u2".into());
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_report_that_is_cut_off_or_says_nothing_is_refused() {
-        let whole = fixture("trivy-by-its-documents.json");
+        let whole = fixture!("trivy-by-its-documents.json");
         for text in [
             "",
             "{}",
