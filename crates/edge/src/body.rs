@@ -10,6 +10,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use domain::route::Reason;
 
+use crate::closing::Ended;
 use crate::facts::Flight;
 use crate::fast::Reply;
 use crate::files::{FileBody, Gzipped};
@@ -62,7 +63,7 @@ pub struct Answer {
     flight: Option<Flight>,
     busy: Option<Busy>,
     /// Ends a stream early, when its slot lost the traffic and the time is over.
-    cut: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    cut: Option<Ended>,
 }
 
 /// What an answer of a replica keeps until its end.
@@ -125,18 +126,18 @@ impl Answer {
     }
 
     /// An endless stream: counted now, and ended when `cut` resolves.
-    pub fn stream(mut self, cut: impl Future<Output = ()> + 'static) -> Self {
+    pub fn stream(mut self, cut: Ended) -> Self {
         if let Some(flight) = &mut self.flight {
             flight.streaming();
-            self.cut = Some(Box::pin(cut));
+            self.cut = Some(cut);
         }
         self
     }
 
     /// A call that may last: ended when `cut` resolves, in a way that its client understands.
-    pub fn call(mut self, cut: impl Future<Output = ()> + 'static) -> Self {
+    pub fn call(mut self, cut: Ended) -> Self {
         if self.flight.is_some() {
-            self.cut = Some(Box::pin(cut));
+            self.cut = Some(cut);
         }
         self
     }
@@ -165,7 +166,7 @@ impl Body for Answer {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         if let Some(cut) = &mut this.cut
-            && cut.as_mut().poll(cx).is_ready()
+            && Pin::new(cut).poll(cx).is_ready()
         {
             // The connection to the replica is in the middle of an answer: closed, not given back.
             if let Some(mut flight) = this.flight.take() {

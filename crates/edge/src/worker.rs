@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::accept;
 use crate::access_log::AccessLog;
 use crate::body::Answer;
-use crate::closing;
+use crate::closing::{self, Lasting};
 use crate::config::Limits;
 use crate::facts::Away;
 use crate::fast::{self, Fast};
@@ -69,6 +69,7 @@ pub struct Worker {
     pub ids: Ids,
     pub pool: Rc<Pool>,
     pub fast: Fast,
+    pub lasting: Lasting,
     addresses: Rc<Addresses>,
     open: Cell<usize>,
     closed: Notify,
@@ -175,6 +176,7 @@ pub fn run(
             ids: Ids::new(index),
             pool: Pool::new(&shared.limits),
             fast: Fast::new(&shared.limits),
+            lasting: Lasting::default(),
             addresses: Rc::default(),
             open: Cell::new(0),
             closed: Notify::new(),

@@ -20,6 +20,7 @@ use super::pages::{self, Failed};
 use super::response::{self, Answer, Asked, Body};
 use super::upload::{Fault, Upload};
 use super::upstreams::Upstream;
+use crate::closing::Ended;
 use crate::facts::Flight;
 use crate::limits::Cut;
 use crate::live::Target;
@@ -60,7 +61,7 @@ pub struct Exchange<'c, 'a, S> {
     /// Since when the client is waited for.
     waiting: Option<u64>,
     /// Resolves when the stream should end.
-    cut: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    cut: Option<Ended>,
 }
 
 /// Why there is no answer of a replica.
@@ -318,7 +319,7 @@ impl<'c, 'a, S: AsyncRead + AsyncWrite + Unpin> Exchange<'c, 'a, S> {
             }
             if answer.events {
                 flight.streaming();
-                self.cut = Some(Box::pin(self.connection.worker.ended(flight.service())));
+                self.cut = Some(self.connection.worker.ended(flight.service()));
             }
         }
         self.answered = true;
@@ -462,7 +463,7 @@ impl<'c, 'a, S: AsyncRead + AsyncWrite + Unpin> Exchange<'c, 'a, S> {
     }
 
     fn is_cut(&mut self, cx: &mut Context<'_>) -> bool {
-        self.cut.as_mut().is_some_and(|cut| cut.as_mut().poll(cx).is_ready())
+        self.cut.as_mut().is_some_and(|cut| Pin::new(cut).poll(cx).is_ready())
     }
 
     fn between(&self) -> bool {

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use crate::common::*;
 use domain::Color::{Blue, Green};
 use domain::route::Table;
+use domain::slot::Endpoint;
 use futures_util::{SinkExt, StreamExt};
 use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{WebSocketStream, client_async};
 
@@ -207,4 +208,48 @@ async fn event_streams_end_whole_and_at_their_own_times_within_the_spread() {
     times.sort();
     println!("ended between {:?} and {:?} after the switch", times[0], times[29]);
     assert!(times[0] >= DEADLINE && times[29] - times[0] > SPREAD / 3, "{times:?}");
+}
+
+#[tokio::test]
+async fn an_event_stream_whose_time_is_over_within_a_chunk_ends_whole() {
+    let (blue, green) = (Backend::start("blue").await, Backend::start("green").await);
+    let replica = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = replica.local_addr().unwrap();
+    let edge = TestEdge::with(patient());
+    let halves = |epoch, live| {
+        let mut table = both(epoch, live, &blue, &green);
+        let environment = table.environments.get_mut(&staging()).unwrap();
+        environment.close_spread = Duration::ZERO;
+        let mut events = slot(1, &[("/half", "events", vec![Endpoint::Http(address)])]).routes;
+        events[0].health = None;
+        environment.slots.get_mut(&Blue).unwrap().routes.extend(events);
+        table
+    };
+    edge.client.publish(&halves(1, Blue)).await.unwrap();
+    let mut idle = open(&edge, "echo").await;
+    let mut client = TcpStream::connect(edge.address).await.unwrap();
+    let request = format!("GET /half HTTP/1.1\r\nhost: {HOST}\r\n\r\n");
+    client.write_all(request.as_bytes()).await.unwrap();
+    // Looking whether a replica takes connections sends nothing.
+    let mut server = loop {
+        let (mut stream, _) = replica.accept().await.unwrap();
+        if stream.read(&mut [0; 4096]).await.unwrap() > 0 {
+            break stream;
+        }
+    };
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked";
+    server.write_all(format!("{head}\r\n\r\n9\r\ndata:").as_bytes()).await.unwrap();
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"data:") {
+        seen.push(client.read_u8().await.unwrap());
+    }
+    edge.client.publish(&halves(2, Green)).await.unwrap();
+    // The idle one tells that the deadline of both has come.
+    assert!(matches!(idle.next().await, Some(Ok(Message::Close(_)))));
+    let _ = server.write_all(b" 0\n\n\r\n").await;
+    while !seen.ends_with(b"0\r\n\r\n") {
+        seen.push(client.read_u8().await.expect("it ends whole"));
+    }
+    let mut session = Session::open(edge.address).await;
+    assert_eq!(session.get(HOST, "/").await.text(), "green");
 }
