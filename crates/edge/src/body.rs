@@ -1,6 +1,8 @@
 //! Bodies on their way: to a replica, and back to the client, frame by frame and never collected.
 
+use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -12,13 +14,14 @@ use domain::route::Reason;
 
 use crate::closing::Ended;
 use crate::facts::Flight;
-use crate::fast::Reply;
+use crate::fast::{Alarm, Reply};
 use crate::files::{FileBody, Gzipped};
 use crate::guard::Busy;
 use crate::limits::Limited;
 use crate::pool::Lease;
 use crate::replica::Load;
 use crate::upstream_h2;
+use crate::worker::Worker;
 
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -64,6 +67,33 @@ pub struct Answer {
     busy: Option<Busy>,
     /// Ends a stream early, when its slot lost the traffic and the time is over.
     cut: Option<Ended>,
+    /// How long is waited for the replica; a stream may be quiet for as long as it likes.
+    patience: Option<Patience>,
+}
+
+/// Whether a replica has stalled in the middle of its answer. What the client does not take is not asked for,
+/// and not waited for here.
+struct Patience {
+    worker: Rc<Worker>,
+    /// Set while something of the answer is waited for.
+    alarm: Option<Alarm>,
+}
+
+impl Patience {
+    fn of(worker: &Rc<Worker>) -> Option<Self> {
+        Some(Self { worker: worker.clone(), alarm: None })
+    }
+
+    /// Whether nothing came for the idle limit. Wakes the task when it is so.
+    fn is_over(&mut self, cx: &Context<'_>) -> bool {
+        let worker = &self.worker;
+        let alarm = self.alarm.get_or_insert_with(|| {
+            let alarm = worker.fast.alarm(cx);
+            alarm.set(worker.shared.limits.idle);
+            alarm
+        });
+        alarm.went_off()
+    }
 }
 
 /// What an answer of a replica keeps until its end.
@@ -87,7 +117,11 @@ enum Content {
 
 impl Answer {
     fn new(content: Content, flight: Option<Flight>) -> Self {
-        let mut answer = Self { content, flight, busy: None, cut: None };
+        Self::patient(content, flight, None)
+    }
+
+    fn patient(content: Content, flight: Option<Flight>, patience: Option<Patience>) -> Self {
+        let mut answer = Self { content, flight, busy: None, cut: None, patience };
         if answer.is_end_stream() {
             answer.finish();
         }
@@ -102,12 +136,12 @@ impl Answer {
         Self::new(Content::Bytes(Full::new(bytes.into())), flight)
     }
 
-    pub fn upstream(body: Incoming, held: Held, flight: Flight) -> Self {
-        Self::new(Content::Upstream(body, Some(held)), Some(flight))
+    pub fn upstream(worker: &Rc<Worker>, body: Incoming, held: Held, flight: Flight) -> Self {
+        Self::patient(Content::Upstream(body, Some(held)), Some(flight), Patience::of(worker))
     }
 
-    pub fn reply(body: Reply, flight: Flight) -> Self {
-        Self::new(Content::Reply(Box::new(body)), Some(flight))
+    pub fn reply(worker: &Rc<Worker>, body: Reply, flight: Flight) -> Self {
+        Self::patient(Content::Reply(Box::new(body)), Some(flight), Patience::of(worker))
     }
 
     pub fn file(body: FileBody, flight: Flight) -> Self {
@@ -180,7 +214,7 @@ impl Body for Answer {
                 _ => Content::Bytes(Full::default()),
             };
         }
-        let polled = match &mut this.content {
+        let mut polled = match &mut this.content {
             Content::Bytes(full) => Pin::new(full).poll_frame(cx).map_err(|never| match never {}),
             Content::Upstream(body, _) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Content::Reply(reply) => {
@@ -196,6 +230,16 @@ impl Body for Answer {
                 .poll_next(cx)
                 .map(|read| read.map(|read| read.map(Frame::data).map_err(Into::into))),
         };
+        if let Some(patience) = &mut this.patience {
+            match &polled {
+                Poll::Ready(_) => patience.alarm = None,
+                Poll::Pending if this.cut.is_none() && patience.is_over(cx) => {
+                    polled =
+                        Poll::Ready(Some(Err(io::Error::from(io::ErrorKind::TimedOut).into())));
+                }
+                Poll::Pending => {}
+            }
+        }
         match &polled {
             Poll::Pending => {}
             Poll::Ready(Some(Err(_))) => {

@@ -71,7 +71,7 @@ pub async fn forward(
     let endless = is_event_stream(response.headers());
     let cut = (endless || grpc).then(|| worker.ended(flight.service()));
     Ok(response.map(|body| {
-        let answer = Answer::upstream(body, held, flight);
+        let answer = Answer::upstream(worker, body, held, flight);
         match cut {
             Some(cut) if grpc => answer.call(cut),
             Some(cut) => answer.stream(cut),

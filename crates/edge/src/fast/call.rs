@@ -77,7 +77,7 @@ impl Answered {
         } else {
             flight.answered(status);
             let cut = events.then(|| worker.ended(flight.service()));
-            let body = body::Answer::reply(reply, flight);
+            let body = body::Answer::reply(worker, reply, flight);
             match cut {
                 Some(cut) => body.stream(cut),
                 None => body,

@@ -27,6 +27,7 @@ mod upload;
 mod upstreams;
 
 use std::rc::Rc;
+use std::task::Context;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -40,6 +41,7 @@ pub use call::{carry, takes};
 use connection::Connection;
 use dates::Dates;
 pub use reply::Reply;
+pub use timers::Alarm;
 use timers::Timers;
 use upstreams::Upstreams;
 
@@ -62,6 +64,11 @@ pub enum Outcome<S> {
 }
 
 impl Fast {
+    /// An alarm for the task of `cx`, far away.
+    pub fn alarm(&self, cx: &Context<'_>) -> Alarm {
+        self.timers.alarm(cx)
+    }
+
     pub fn new(limits: &Limits) -> Self {
         Self {
             buffers: Buffers::default(),

@@ -343,9 +343,6 @@ async fn an_answer_that_breaks_off_breaks_off_for_the_client_and_counts_as_faile
 
 #[tokio::test]
 async fn a_replica_that_stalls_in_the_middle_of_an_answer_does_not_hold_it_for_ever() {
-    if !crate::FAST {
-        return;
-    }
     let idle = Duration::from_millis(200);
     let stalled = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc";
     let replica = Scripted::start(&[stalled], false).await;

@@ -237,6 +237,37 @@ async fn what_a_replica_is_told_is_the_same_on_both_ways() {
 }
 
 #[tokio::test]
+async fn a_replica_that_stalls_in_the_middle_of_an_answer_does_not_hold_it_for_ever() {
+    let short = Limits { idle: Duration::from_secs(1), ..limits() };
+    let stalled = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc";
+    let World { edge, streams, .. } = world(&[stalled], false, short).await;
+    let mut answer = streams.send(Request::get(url("/")).body(empty()).unwrap()).await.unwrap();
+    let first = answer.body_mut().frame().await.unwrap().unwrap();
+    assert_eq!(first.data_ref().unwrap(), "abc");
+    assert!(answer.body_mut().frame().await.unwrap().is_err());
+    assert_eq!(edge.facts(Blue, "backend").await.classes[4], 1);
+}
+
+#[tokio::test]
+async fn an_event_stream_may_be_quiet_for_longer_than_anything_else() {
+    let short = Limits { idle: Duration::from_secs(1), ..limits() };
+    let backend = Backend::start("backend").await;
+    let World { edge, streams, .. } = world(&[], false, short).await;
+    edge.client.publish(&simple(2, &[&backend])).await.unwrap();
+    let request = Request::get(url("/events")).body(empty()).unwrap();
+    let mut events = streams.send(request).await.unwrap().into_body();
+    assert_eq!(events.frame().await.unwrap().unwrap().data_ref().unwrap(), "data: 0\n\n");
+    // A stalled answer beside it tells when the limit has passed.
+    let stalled = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc";
+    let replica = Scripted::start(&[stalled], false).await;
+    edge.client.publish(&at(3, replica.address)).await.unwrap();
+    let mut answer = streams.send(Request::get(url("/")).body(empty()).unwrap()).await.unwrap();
+    while let Some(Ok(_)) = answer.body_mut().frame().await {}
+    backend.go();
+    assert_eq!(events.frame().await.unwrap().unwrap().data_ref().unwrap(), "data: 1\n\n");
+}
+
+#[tokio::test]
 async fn an_event_stream_stays_until_the_drain_deadline_and_ends_whole() {
     let (blue, green) = (Backend::start("blue").await, Backend::start("green").await);
     let World { edge, streams, .. } = scripted(&[], false).await;
