@@ -375,6 +375,15 @@ fn one_environment_goes_down_and_comes_back_with_a_deployment() {
     let output = harness.expect(0, &["exec", "staging", "web", "--", "cat", "text"]);
     assert_eq!(output, "first\n");
     harness.expect(7, &["exec", "staging", "web", "--", "sh", "-c", "exit 7"]);
+    // More than all pipes on the way hold; `head` leaves most of it, and what never ends does not hold it back.
+    let fed = "tea\n".repeat(500_000);
+    let count = harness.feed(&fed, &["exec", "staging", "web", "--", "wc", "-l"]);
+    assert_eq!(count.trim(), "500000");
+    let head = harness.feed(&fed, &["exec", "staging", "web", "--", "head", "-n1"]);
+    assert_eq!(head, "tea\n");
+    let mut held = harness.begin_fed(&["exec", "staging", "web", "--", "true"]);
+    let _open = held.stdin.take();
+    assert!(held.wait().expect("it ends").success());
     let log = harness.expect(0, &["logs", "staging", "web"]);
     assert!(log.contains("GET / HTTP/1.1"), "{log}");
     let log = harness.expect(0, &["logs", "run-1", "unit"]);
