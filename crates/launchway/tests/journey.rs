@@ -2,6 +2,9 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader};
+
+use nix::sys::signal::Signal;
 use support::Harness;
 
 #[test]
@@ -386,6 +389,14 @@ fn one_environment_goes_down_and_comes_back_with_a_deployment() {
     assert!(held.wait().expect("it ends").success());
     let log = harness.expect(0, &["logs", "staging", "web"]);
     assert!(log.contains("GET / HTTP/1.1"), "{log}");
+    for (signal, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
+        let mut follower = harness.begin(&["logs", "staging", "web", "-f"]);
+        // Once it shows something, it follows.
+        let mut shown = BufReader::new(follower.stdout.take().expect("a pipe")).lines();
+        shown.next().expect("a line").expect("readable");
+        support::signal(follower.id(), signal);
+        assert_eq!(follower.wait().expect("it ends").code(), Some(code));
+    }
     let log = harness.expect(0, &["logs", "run-1", "unit"]);
     assert!(!log.contains("error"), "{log}");
     harness.expect(2, &["logs", "staging", "nothing-like-it"]);

@@ -3,7 +3,7 @@
 use domain::slot::Color;
 use domain::{EnvironmentName, RunId};
 
-use super::{Exit, Failure, Globals, Outcome, print};
+use super::{Exit, Failure, Globals, Outcome, print, told};
 use crate::api::wire::LogLine;
 use crate::client::encode;
 
@@ -35,11 +35,13 @@ pub struct Args {
 /// Runs the verb.
 pub async fn run(args: Args, globals: &Globals) -> Outcome {
     let mut feed = globals.client().follow(&path(&args)?).await?;
+    let told = told::to_end();
+    tokio::pin!(told);
     let mut several = args.name.is_none();
     loop {
         let line = tokio::select! {
             line = feed.next::<LogLine>() => line?,
-            _ = tokio::signal::ctrl_c() => return Ok(Exit::Ok),
+            exit = &mut told => return Ok(exit),
         };
         let Some(line) = line else { return Ok(Exit::Ok) };
         if globals.json {
