@@ -97,6 +97,13 @@ impl Project {
         ])
     }
 
+    /// Volumes that nobody gave a name, of containers that are there or gone.
+    fn unnamed_volumes(&self) -> String {
+        let ours = format!("label=dev.launchway.project={}", self.name);
+        let all = self.docker(&["volume", "ls", "-q", "--filter", &ours]);
+        all.lines().filter(|name| !name.contains('_')).map(|name| format!("{name}\n")).collect()
+    }
+
     fn volumes(&self) -> String {
         self.docker(&["volume", "ls", "-q", "--filter", &format!("name={}_", self.name)])
     }
@@ -250,6 +257,7 @@ fn a_compose_project_runs_as_its_file_says_and_only_what_changed_is_made_anew() 
     assert!(seen.contains("somebody") && seen.contains("hello somebody"), "{seen}");
     assert_eq!(project.inspect("cache", ".Id"), cache, "what did not change goes on");
 
+    assert_ne!(project.unnamed_volumes(), "", "its image has one");
     let down = project.launchway(&["down"]);
     assert!(down.status.success(), "{}", text(&down));
     assert_eq!(project.inspect("web", ".Id") + &project.inspect("debug", ".Id"), "");
@@ -260,7 +268,7 @@ fn a_compose_project_runs_as_its_file_says_and_only_what_changed_is_made_anew() 
     );
     let down = project.launchway(&["down", "-v"]);
     assert!(down.status.success(), "{}", text(&down));
-    assert_eq!(project.volumes(), "");
+    assert_eq!(project.volumes() + &project.unnamed_volumes(), "");
 }
 
 #[test]
@@ -359,8 +367,14 @@ fn data_of_a_volume_without_a_name_outlives_the_container_that_is_made_anew() {
     let orphan = format!("{}-keeper-1", project.name);
     assert!(text(&done).contains(&orphan), "{}", text(&done));
     assert_eq!(project.inspect("keeper", ".State.Running"), "true");
+    let kept = project.inspect("keeper", "range .Mounts}}{{println .Name}}{{end");
     project.launchway(&["up", "-d", "--remove-orphans"]);
     assert_eq!(project.inspect("keeper", ".Id"), "");
+    let there = project.unnamed_volumes();
+    assert!(kept.lines().all(|volume| there.contains(volume)), "{kept} of {there}");
+    let down = project.launchway(&["down", "--with-data"]);
+    assert!(down.status.success(), "{}", text(&down));
+    assert_eq!(project.unnamed_volumes(), "", "whatever became of their containers");
 }
 
 /// Docker Compose as `dev/compose` fetches it.
