@@ -126,7 +126,10 @@ fn what_was_good_as_processes_goes_on_in_containers_where_that_is_allowed_in_wri
     let again = harness.wait_for_live("production", "The first in containers");
     assert_eq!(again.pids, first.pids);
 
-    harness.expect(0, &["down", "--with-data"]);
+    let down = harness.launchway(&["down", "--with-data"]);
+    let said = text(&down.stderr);
+    assert!(down.status.success() && said.contains("what stays: "), "{said}");
+    assert!(said.contains("tiny/web:") && said.contains("docker image rm"), "{said}");
     harness.server_ended();
     assert_eq!(left_in_docker(&harness), Vec::<String>::new());
 }

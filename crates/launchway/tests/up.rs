@@ -269,6 +269,14 @@ fn a_compose_project_runs_as_its_file_says_and_only_what_changed_is_made_anew() 
     let down = project.launchway(&["down", "-v"]);
     assert!(down.status.success(), "{}", text(&down));
     assert_eq!(project.volumes() + &project.unnamed_volumes(), "");
+    let image = format!("{}-web:latest", project.name);
+    assert_ne!(project.docker(&["image", "ls", "-q", &image]), "", "as with Docker Compose");
+    let said = text(&down);
+    let way_out = said.split('`').nth(1).expect("a command").to_owned();
+    assert!(said.contains(&image) && way_out.contains("docker image rm"), "{said}");
+    assert!(text(&project.launchway(&["doctor"])).contains(&image));
+    assert!(Command::new("sh").args(["-c", &way_out]).status().unwrap().success());
+    assert_eq!(project.docker(&["image", "ls", "-q", &image]), "");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use domain::{Digest, ServiceName};
 use engine::docker::build::{BuildError, BuildRequest, Context, ImageBuilder, Secrets};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::{Event, Options, Project, Say, UpError};
+use super::{Event, Options, Project, Say, UpError, plan};
 
 /// Builds and downloads side by side.
 const AT_ONCE: usize = 4;
@@ -94,7 +94,7 @@ fn request(project: &Project, tag: String, build: &ImageBuild) -> Result<BuildRe
         tag,
         target: said.target.clone(),
         args: said.args.clone(),
-        labels: said.labels.clone(),
+        labels: said.labels.clone().into_iter().chain(plan::labels(project)).collect(),
         secrets: secrets(project, build)?,
         pull: false,
         no_cache: false,

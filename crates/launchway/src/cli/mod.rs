@@ -13,6 +13,7 @@ mod exec;
 mod exit;
 mod follow;
 mod history;
+mod images;
 mod init;
 mod logs;
 mod offline;
