@@ -277,6 +277,14 @@ fn a_compose_project_runs_as_its_file_says_and_only_what_changed_is_made_anew() 
     assert!(text(&project.launchway(&["doctor"])).contains(&image));
     assert!(Command::new("sh").args(["-c", &way_out]).status().unwrap().success());
     assert_eq!(project.docker(&["image", "ls", "-q", &image]), "");
+
+    let idle = project.launchway(&["down", "--with-data"]);
+    assert!(idle.status.success(), "{}", text(&idle));
+    assert!(text(&idle).contains("nothing runs from this folder"), "{}", text(&idle));
+    project.write("launchway.yaml", "app: shop\n");
+    let idle = project.launchway(&["down"]);
+    assert!(idle.status.success(), "{}", text(&idle));
+    assert!(text(&idle).contains("nothing runs from this folder"), "{}", text(&idle));
 }
 
 #[test]

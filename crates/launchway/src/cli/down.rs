@@ -56,12 +56,16 @@ async fn take_down_what_is_asked(args: Args, globals: &Globals) -> Outcome {
         let had = compose_project(&args, globals).await?;
         let server =
             globals.client().answers().await || globals.state().join("events.db").is_file();
-        let plain =
-            !globals.directory.join(LAUNCHWAY).is_file() && compose(&globals.directory).is_ok();
-        // With neither a server nor a Compose file, this is the wrong folder.
-        if args.up || (!server && (had || plain)) {
+        let launchway = globals.directory.join(LAUNCHWAY).is_file();
+        let project = launchway || compose(&globals.directory).is_ok();
+        // With neither a server nor a project, this is the wrong folder.
+        if args.up || (!server && (had || project)) {
+            let elsewhere = match launchway && !args.up {
+                true => "; a server with another state folder is named with --state",
+                false => "",
+            };
             if !had {
-                eprintln!("nothing runs from this folder");
+                eprintln!("nothing runs from this folder{elsewhere}");
             }
             return Ok(Exit::Ok);
         }
