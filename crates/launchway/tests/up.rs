@@ -257,6 +257,7 @@ fn a_compose_project_runs_as_its_file_says_and_only_what_changed_is_made_anew() 
     assert!(seen.contains("somebody") && seen.contains("hello somebody"), "{seen}");
     assert_eq!(project.inspect("cache", ".Id"), cache, "what did not change goes on");
 
+    what_runs_is_shown(&project);
     assert_ne!(project.unnamed_volumes(), "", "its image has one");
     let down = project.launchway(&["down"]);
     assert!(down.status.success(), "{}", text(&down));
@@ -278,6 +279,10 @@ fn a_compose_project_runs_as_its_file_says_and_only_what_changed_is_made_anew() 
     assert!(Command::new("sh").args(["-c", &way_out]).status().unwrap().success());
     assert_eq!(project.docker(&["image", "ls", "-q", &image]), "");
 
+    let idle = project.launchway(&["status"]);
+    assert!(idle.status.success(), "{}", text(&idle));
+    assert!(text(&idle).contains("nothing runs from this folder; `launchway up`"));
+    assert_eq!(project.launchway(&["logs"]).status.code(), Some(2), "of what?");
     let idle = project.launchway(&["down", "--with-data"]);
     assert!(idle.status.success(), "{}", text(&idle));
     assert!(text(&idle).contains("nothing runs from this folder"), "{}", text(&idle));
@@ -285,6 +290,35 @@ fn a_compose_project_runs_as_its_file_says_and_only_what_changed_is_made_anew() 
     let idle = project.launchway(&["down"]);
     assert!(idle.status.success(), "{}", text(&idle));
     assert!(text(&idle).contains("nothing runs from this folder"), "{}", text(&idle));
+}
+
+/// `status` and `logs` know what `up` runs, without a server.
+fn what_runs_is_shown(project: &Project) {
+    let shown = project.launchway(&["status"]);
+    assert!(shown.status.success(), "{}", text(&shown));
+    let said = text(&shown);
+    let row = |of: &str| said.lines().find(|line| line.contains(&format!("-{of}-1"))).unwrap();
+    assert!(row("web").contains("running") && row("web").ends_with("->8000/tcp"), "{said}");
+    assert!(row("cache").contains("running, healthy"), "{said}");
+    assert!(row("setup").contains("ended with 0"), "{said}");
+    let shown = project.launchway(&["status", "--json"]);
+    let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
+    assert_eq!(shown["project"], project.name);
+
+    let all = text(&project.launchway(&["logs"]));
+    assert!(all.contains("web-1 | serving") && all.contains("cache-1 | "), "{all}");
+    let one = text(&project.launchway(&["logs", "web", "-n", "1"]));
+    assert!(one.lines().count() == 1 && one.starts_with("asked "), "{one}");
+    let mut follower = project.command(&["logs", "web", "-f"]);
+    let mut follower = follower.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "serving", "what it wrote before");
+    let port =
+        project.inspect("web", "(index (index .NetworkSettings.Ports \"8000/tcp\") 0).HostPort");
+    answer(port.parse().unwrap(), "/asked-while-followed");
+    assert!(lines.any(|line| line.unwrap().contains("/asked-while-followed")));
+    Command::new("kill").args(["-INT", &follower.id().to_string()]).status().unwrap();
+    assert_eq!(follower.wait().unwrap().code(), Some(130));
 }
 
 #[test]
@@ -450,7 +484,7 @@ fn a_project_that_docker_compose_runs_already_is_refused_with_the_way_out() {
     assert_eq!(done.status.code(), Some(2));
     let way = format!("docker compose -p {} down", project.name);
     assert!(text(&done).contains(&way), "{}", text(&done));
-    theirs.run(&["down"]);
+    theirs.run(&["down", "-v"]);
     assert_eq!(project.up(&[]).len(), 1);
 }
 

@@ -12,6 +12,7 @@ mod edge;
 mod exec;
 mod exit;
 mod follow;
+mod here;
 mod history;
 mod images;
 mod init;
