@@ -376,6 +376,16 @@ fn mistakes_are_told_with_their_line_and_nothing_is_started() {
     let done = project.launchway(&["up", "-d"]);
     assert_eq!(done.status.code(), Some(2));
     assert!(text(&done).contains("compose.yaml:4:"), "{}", text(&done));
+    if docker() {
+        let project = Project::new(&[
+            ("compose.yaml", "services: { web: { build: ./web } }"),
+            ("web/Dockerfile", "FROM redis:7-alpine\n\nCOPY lost /\n"),
+        ]);
+        let done = project.launchway(&["up", "-d"]);
+        assert_eq!(done.status.code(), Some(1));
+        let place = "building the image of web: web/Dockerfile:3: `COPY lost /`: ";
+        assert!(text(&done).contains(place), "{}", text(&done));
+    }
     let project = Project::new(&[
         ("compose.yaml", "services: {}"),
         ("compose.override.yaml", "services: {}"),

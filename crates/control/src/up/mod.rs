@@ -118,8 +118,9 @@ pub enum UpError {
     /// It cannot be done as it is; nothing was changed.
     #[error("{message}")]
     Refused { message: String, help: String },
-    #[error("building the image of {service}: {why}")]
-    Build { service: ServiceName, why: BuildError },
+    /// `place`: `web/Dockerfile:3: `RUN make`: `, or nothing.
+    #[error("building the image of {service}: {place}{why}")]
+    Build { service: ServiceName, place: String, why: BuildError },
     #[error("pulling the image {image}: {why}")]
     Pull { image: String, why: BuildError },
     /// A service that others wait for did not become what they wait for.
