@@ -18,7 +18,7 @@ use domain::slot::{
     BackingSpec, Color, JobOutcome, JobSpec, Launch, Place, SlotSpec, Snapshot, Usage,
 };
 use domain::{EnvironmentName, ServiceName};
-use engine::{DockerEngine, Engine, EngineError, ExecOutcome, LogSource, ProcessEngine};
+use engine::{DockerEngine, Engine, EngineError, ExecOutcome, Input, LogSource, ProcessEngine};
 
 /// Both engines of a server.
 pub struct Engines {
@@ -127,12 +127,13 @@ impl Engine for Engines {
         slot: Color,
         service: &ServiceName,
         command: &[String],
+        input: Input,
     ) -> Result<ExecOutcome, EngineError> {
         let there = self.docker.observe(environment).await?;
         if there.slots.get(&slot).is_some_and(|status| status.services.contains_key(service)) {
-            return self.docker.exec(environment, slot, service, command).await;
+            return self.docker.exec(environment, slot, service, command, input).await;
         }
-        self.process.exec(environment, slot, service, command).await
+        self.process.exec(environment, slot, service, command, input).await
     }
 
     async fn usage(&self, environment: &EnvironmentName) -> Result<Vec<Usage>, EngineError> {

@@ -16,9 +16,10 @@ use domain::slot::{
     Usage,
 };
 use domain::{EnvironmentName, ServiceName, Timestamp};
+use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
-use crate::{Engine, EngineError, ExecOutcome, LogSource};
+use crate::{Engine, EngineError, ExecOutcome, Input, LogSource};
 
 /// What a command does. Chosen by the command's text; the default is [`Behaviour::Works`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -359,7 +360,14 @@ impl Engine for FakeEngine {
         slot: Color,
         service: &ServiceName,
         command: &[String],
+        mut input: Input,
     ) -> Result<ExecOutcome, EngineError> {
+        let mut heard = String::new();
+        // The one program that shows what it was given.
+        if *command == ["cat"] {
+            let read = input.read_to_string(&mut heard).await;
+            read.map_err(|error| EngineError::new("reading for cat", error.to_string()))?;
+        }
         let inner = self.lock();
         let slot_spec = inner.slots.get(&(environment.clone(), slot));
         if slot_spec.is_none_or(|slot| slot.spec.services.iter().all(|s| s.name != *service)) {
@@ -371,8 +379,8 @@ impl Engine for FakeEngine {
             Behaviour::Exits { exit, .. } => exit,
             _ => Exit::Code(0),
         };
-        let output = inner.says(&command).iter().flat_map(|line| [line, "\n"]).collect();
-        Ok(ExecOutcome { exit, output })
+        heard.extend(inner.says(&command).iter().flat_map(|line| [line, "\n"]));
+        Ok(ExecOutcome { exit, output: heard })
     }
 
     async fn usage(&self, environment: &EnvironmentName) -> Result<Vec<Usage>, EngineError> {

@@ -99,18 +99,22 @@ pub trait Engine: Send + Sync {
         lines: usize,
     ) -> Result<Vec<String>, EngineError>;
 
-    /// Runs a command in the surroundings of a replica (folder and environment); its whole output.
+    /// Runs a command in the surroundings of a replica (folder and environment), which reads `input`; its whole output.
     async fn exec(
         &self,
         environment: &EnvironmentName,
         slot: Color,
         service: &ServiceName,
         command: &[String],
+        input: Input,
     ) -> Result<ExecOutcome, EngineError>;
 
     /// What each replica and backing service uses now.
     async fn usage(&self, environment: &EnvironmentName) -> Result<Vec<Usage>, EngineError>;
 }
+
+/// What a command reads from its standard input; `tokio::io::empty()` for nothing.
+pub type Input = Box<dyn tokio::io::AsyncRead + Send + Unpin>;
 
 /// The result of [`Engine::exec`].
 #[derive(Debug, Clone, PartialEq, Eq)]

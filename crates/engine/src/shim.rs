@@ -67,7 +67,7 @@ fn run(spec_path: &Path) -> io::Result<i32> {
     let mut shim = Shim::new(unit, spec, lock)?;
     match shim.spec.mode.clone() {
         Mode::Keep(backoff) => shim.keep(backoff)?,
-        Mode::Once { time_limit, lock } => shim.once(time_limit, lock.as_deref())?,
+        Mode::Once { time_limit, lock, .. } => shim.once(time_limit, lock.as_deref())?,
     }
     Ok(0)
 }

@@ -58,7 +58,13 @@ pub enum Mode {
     /// Started again after each end, with a growing pause.
     Keep(Backoff),
     /// Run once, holding `lock`, stopped at its limit.
-    Once { time_limit: Duration, lock: Option<PathBuf> },
+    Once {
+        time_limit: Duration,
+        lock: Option<PathBuf>,
+        /// It reads what the shim has as its standard input.
+        #[serde(default)]
+        reads: bool,
+    },
 }
 
 /// The pauses between restarts.

@@ -397,10 +397,21 @@ async fn a_command_runs_beside_a_replica(world: &impl World) {
     let web = world.service("web", Plot::Healthy);
     engine.apply(&slot(Color::Blue, 1, vec![web])).await.unwrap();
     let command = ["true".to_owned()];
-    let outcome = engine.exec(&staging(), Color::Blue, &name("web"), &command).await.unwrap();
+    let (blue, green) = (Color::Blue, Color::Green);
+    // What it does not read does not hold it back.
+    let endless = Box::new(tokio::io::repeat(b'y'));
+    let outcome = engine.exec(&staging(), blue, &name("web"), &command, endless).await.unwrap();
     assert_eq!((outcome.exit, outcome.output.as_str()), (Exit::Code(0), ""));
-    assert!(engine.exec(&staging(), Color::Blue, &name("ghost"), &command).await.is_err());
-    assert!(engine.exec(&staging(), Color::Green, &name("web"), &command).await.is_err());
+    assert!(engine.exec(&staging(), blue, &name("ghost"), &command, nothing()).await.is_err());
+    assert!(engine.exec(&staging(), green, &name("web"), &command, nothing()).await.is_err());
+
+    // More than a pipe holds, and its end.
+    let said = "what it reads\n".repeat(10_000);
+    let input = Box::new(std::io::Cursor::new(said.clone()));
+    let cat = ["cat".to_owned()];
+    let outcome = engine.exec(&staging(), blue, &name("web"), &cat, input).await.unwrap();
+    assert_eq!(outcome.exit, Exit::Code(0));
+    assert!(outcome.output == said, "{} bytes came back", outcome.output.len());
 }
 
 async fn usage_names_every_replica_that_runs(world: &impl World) {

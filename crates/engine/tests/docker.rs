@@ -226,7 +226,8 @@ async fn two_environments_and_two_installations_do_not_see_each_other() {
     assert_eq!(replica(&one.engine, Color::Blue, "web", 0).await, first, "it is undisturbed");
     // `web` of one environment is no name in another.
     let asked = ["python3", "-c", "import socket; socket.gethostbyname('web')"].map(str::to_owned);
-    let alone = one.engine.exec(&staging(), Color::Blue, &name("web"), &asked).await.unwrap();
+    let alone =
+        one.engine.exec(&staging(), Color::Blue, &name("web"), &asked, nothing()).await.unwrap();
     assert_eq!(alone.exit, Exit::Code(0), "{}", alone.output);
 }
 
@@ -247,7 +248,8 @@ async fn slots_reach_their_own_services_and_share_the_backing_ones() {
                  s = socket.create_connection(('redis', 6379)); s.sendall(b'PING\\r\\n'); print(s.recv(9).decode())";
     let asked = ["python3", "-c", asked].map(str::to_owned);
     for color in [Color::Blue, Color::Green] {
-        let said = engine.exec(&staging(), color, &name("web"), &asked).await.unwrap().output;
+        let said =
+            engine.exec(&staging(), color, &name("web"), &asked, nothing()).await.unwrap().output;
         assert!(said.contains(color.as_str()) && said.contains("+PONG"), "{color}: {said}");
     }
     let status = engine.observe(&staging()).await.unwrap().backing[&name("redis")].clone();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use engine::docker::build::{BuildError, BuildRequest, Context, ImageBuilder, Secrets};
+use engine::docker::build::{At, BuildError, BuildRequest, Context, ImageBuilder, Secrets};
 use tempfile::TempDir;
 
 /// A builder, if an Engine answers here; else a loud line, and a failure where a skip is one.
@@ -128,7 +128,11 @@ async fn what_a_failing_step_said_is_kept_with_the_engines_own_words() {
             "FROM python:3.11-slim\nRUN echo boiling && echo over >&2 && exit 3\n",
         )]);
         let (built, lines) = build(&builder, &case.request()).await;
-        let error = built.unwrap_err().to_string();
+        let error = built.unwrap_err();
+        let at = |line, instruction: &str| At { line, instruction: instruction.into() };
+        let wanted = Some(at(2, "RUN echo boiling && echo over >&2 && exit 3"));
+        assert!(matches!(&error, BuildError::Failed { at, .. } if *at == wanted), "{error:?}");
+        let error = error.to_string();
         assert!(error.contains("exit code: 3") || error.contains("non-zero code: 3"), "{error}");
         let said = lines.join("\n");
         assert!(said.contains("boiling") && said.contains("over"), "{said}");
@@ -218,9 +222,17 @@ async fn a_stage_can_be_the_end_and_a_missing_file_or_base_is_named() {
     build(&builder, &request).await.0.unwrap();
     case.clear(&builder).await;
     request.target = None;
-    let error = build(&builder, &request).await.0.unwrap_err().to_string();
+    let at = |error: &BuildError| match error {
+        BuildError::Failed { at: Some(at), .. } => at.line,
+        other => panic!("{other:?}"),
+    };
+    let error = build(&builder, &request).await.0.unwrap_err();
+    assert_eq!(at(&error), 4);
+    let error = error.to_string();
     assert!(error.contains("\"/b\"") && error.contains("not found"), "{error}");
-    case.write("Dockerfile", "FROM nobody.invalid/nothing:1\n");
-    let error = build(&builder, &request).await.0.unwrap_err().to_string();
+    case.write("Dockerfile", "# tea\nFROM nobody.invalid/nothing:1\n");
+    let error = build(&builder, &request).await.0.unwrap_err();
+    assert_eq!(at(&error), 2);
+    let error = error.to_string();
     assert!(error.contains("nobody.invalid") && error.contains("nothing"), "{error}");
 }

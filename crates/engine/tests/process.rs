@@ -194,7 +194,8 @@ async fn a_replica_sees_its_own_environment_and_little_of_the_engines() {
     }
     assert!(!lines.iter().any(|line| line.starts_with("CARGO")), "{lines:?}");
     let command = ["sh", "-c", "echo $SECRET_TEA $PORT; pwd; id -u; exit 4"].map(str::to_owned);
-    let said = engine.exec(&staging(), Color::Green, &name("web"), &command).await.unwrap();
+    let said =
+        engine.exec(&staging(), Color::Green, &name("web"), &command, nothing()).await.unwrap();
     let user = Unprivileged::detect().unwrap();
     let uid = user.map_or(nix::unistd::geteuid().as_raw(), |user| user.uid);
     let expected = format!("gyokuro {port}\n{}\n{uid}\n", home.artifact().display());
@@ -214,7 +215,8 @@ async fn a_command_beside_a_replica_that_does_not_exist_is_not_found_rather_than
     let engine = home.engine();
     engine.apply(&slot(Color::Blue, 1, vec![service(&home, "web", "sleep 300")])).await.unwrap();
     let command = ["nosuchtool".to_owned()];
-    let said = engine.exec(&staging(), Color::Blue, &name("web"), &command).await.unwrap();
+    let said =
+        engine.exec(&staging(), Color::Blue, &name("web"), &command, nothing()).await.unwrap();
     assert_eq!(said.exit, Exit::Code(127));
     assert!(said.output.contains("No such file"), "{}", said.output);
     engine.down(&staging(), true).await.unwrap();

@@ -2,16 +2,20 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Body, Bytes, Frame, Incoming};
 use hyper::client::conn::http1;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::UnixStream;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinHandle;
 
 use crate::api::SOCKET;
@@ -20,6 +24,8 @@ use crate::cli::{Exit, Failure};
 
 /// For an answer that does not follow anything. Longer than the server's own.
 const DEADLINE: Duration = Duration::from_secs(70);
+/// Of what goes on after a request.
+const AT_ONCE: usize = 16 * 1024;
 
 /// A server, if one answers. Each call opens its own connection.
 #[derive(Debug, Clone)]
@@ -63,13 +69,20 @@ impl Client {
         self.call(Method::POST, path, json(path, body)?).await
     }
 
-    /// The same without a limit, for what takes as long as it takes.
-    pub async fn post_patiently<T: DeserializeOwned>(
+    /// The same without a limit, for what takes as long as it takes, and followed by `input` until that ends or the
+    /// answer begins.
+    pub async fn post_reading<T: DeserializeOwned>(
         &self,
         path: &str,
         body: &impl Serialize,
+        input: impl AsyncRead + Send + Unpin + 'static,
     ) -> Result<T, CallError> {
-        let (response, _driver) = self.send(Method::POST, path, json(path, body)?).await?;
+        let mut first = json(path, body)?;
+        first.push(b'\n');
+        let (to, from) = channel(1);
+        let reading = Driver(tokio::spawn(read_all(first, input, to)));
+        let (response, _driver) = self.send(Method::POST, path, Pieces(from)).await?;
+        drop(reading);
         whole(path, response).await
     }
 
@@ -94,7 +107,7 @@ impl Client {
         body: Vec<u8>,
     ) -> Result<T, CallError> {
         let answer = async {
-            let (response, _driver) = self.send(method, path, body).await?;
+            let (response, _driver) = self.send(method, path, full(body)).await?;
             whole(path, response).await
         };
         tokio::time::timeout(DEADLINE, answer).await.unwrap_or_else(|_| {
@@ -103,7 +116,7 @@ impl Client {
     }
 
     async fn feed(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Feed, CallError> {
-        let (response, driver) = self.send(method, path, body).await?;
+        let (response, driver) = self.send(method, path, full(body)).await?;
         if !response.status().is_success() {
             return Err(refused(path, response).await);
         }
@@ -111,12 +124,16 @@ impl Client {
         Ok(Feed { path, body: response.into_body(), buffer: Vec::new(), _driver: driver })
     }
 
-    async fn send(
+    async fn send<B>(
         &self,
         method: Method,
         path: &str,
-        body: Vec<u8>,
-    ) -> Result<(Response<Incoming>, Driver), CallError> {
+        body: B,
+    ) -> Result<(Response<Incoming>, Driver), CallError>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: std::error::Error + Send + Sync,
+    {
         let absent = |source| CallError::Absent { socket: self.socket.clone(), source };
         let stream = UnixStream::connect(&self.socket).await.map_err(absent)?;
         let failed = |error: hyper::Error| broken(path, error);
@@ -128,8 +145,7 @@ impl Client {
         }));
         let request = Request::builder().method(method).uri(path).header("host", "launchway");
         let request = request.header("content-type", "application/json");
-        let request = request.body(Full::new(Bytes::from(body)));
-        let request = request.map_err(|error| broken(path, error))?;
+        let request = request.body(body).map_err(|error| broken(path, error))?;
         Ok((sender.send_request(request).await.map_err(failed)?, driver))
     }
 }
@@ -160,12 +176,47 @@ impl Feed {
     }
 }
 
-/// Ends hyper's connection task together with the call.
+/// Ends a task of a call together with it.
 struct Driver(JoinHandle<()>);
 
 impl Drop for Driver {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+/// A request that is still being read.
+struct Pieces(Receiver<io::Result<Bytes>>);
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        self.0.poll_recv(context).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+    }
+}
+
+async fn read_all(
+    first: Vec<u8>,
+    mut input: impl AsyncRead + Unpin,
+    to: Sender<io::Result<Bytes>>,
+) {
+    let mut piece = Ok(Bytes::from(first));
+    loop {
+        let over = piece.is_err();
+        if to.send(piece).await.is_err() || over {
+            return;
+        }
+        let mut read = Vec::with_capacity(AT_ONCE);
+        piece = match input.read_buf(&mut read).await {
+            Ok(0) => return,
+            Ok(_) => Ok(read.into()),
+            Err(error) => Err(io::Error::other(format!("reading standard input: {error}"))),
+        };
     }
 }
 
@@ -190,6 +241,10 @@ async fn refused(path: &str, response: Response<Incoming>) -> CallError {
         Ok(complaint) => CallError::Refused { status, complaint },
         Err(error) => broken(path, format!("status {status}: {error}")),
     }
+}
+
+fn full(body: Vec<u8>) -> Full<Bytes> {
+    Full::new(Bytes::from(body))
 }
 
 fn json(path: &str, body: &impl Serialize) -> Result<Vec<u8>, CallError> {

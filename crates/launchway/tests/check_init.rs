@@ -40,17 +40,58 @@ fn init_writes_a_first_file_that_passes_check() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let project = folder.path().join("Tea Shop_1");
     write(&project, FILES);
-    let output = launchway(&project, &["init"]);
-    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    let written = std::fs::read_to_string(project.join("launchway.yaml")).expect("written");
-    let user =
-        nix::unistd::User::from_uid(nix::unistd::getuid()).expect("readable").expect("there").name;
-    let written = written.replace(&format!("from: [{user}]"), "from: [USER]");
-    insta::with_settings!({ prepend_module_to_snapshot => false, snapshot_path => "check/init", omit_expression => true }, {
-        insta::assert_snapshot!("first-file", written);
-    });
-    let output = launchway(&project, &["check"]);
-    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let asked: [(&str, &[&str]); 2] = [
+        ("first-file-in-containers", &["init"]),
+        ("first-file", &["init", "--force", "--engine", "process"]),
+    ];
+    for (name, arguments) in asked {
+        let output = launchway(&project, arguments);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let written = std::fs::read_to_string(project.join("launchway.yaml")).expect("written");
+        let user = nix::unistd::User::from_uid(nix::unistd::getuid());
+        let user = user.expect("readable").expect("there").name;
+        let written = written.replace(&format!("from: [{user}]"), "from: [USER]");
+        insta::with_settings!({ prepend_module_to_snapshot => false, snapshot_path => "check/init", omit_expression => true }, {
+            insta::assert_snapshot!(name, written);
+        });
+        let output = launchway(&project, &["check"]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn init_does_without_containers_where_something_is_not_for_them() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    write(folder.path(), FILES);
+    let printed = || {
+        let output = launchway(folder.path(), &["init", "--print"]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        (text(&output.stdout), text(&output.stderr))
+    };
+    assert!(printed().0.contains("engine: docker\n"));
+    write(
+        folder.path(),
+        &[("compose.yaml", &format!("{COMPOSE}networks: {{ default: {{ internal: true }} }}\n"))],
+    );
+    let (file, said) = printed();
+    assert!(!file.contains("engine: docker\n"), "{file}");
+    assert!(said.contains("compose.yaml:") && said.contains("is internal"), "{said}");
+    write(folder.path(), FILES);
+    std::fs::remove_file(folder.path().join("orders/Dockerfile")).expect("it was there");
+    assert!(!printed().0.contains("engine: docker\n"), "there is no image to build");
+}
+
+#[test]
+fn init_prints_its_file_as_json_when_asked_for_json() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    write(folder.path(), FILES);
+    let plain = text(&launchway(folder.path(), &["init", "--print"]).stdout);
+    let output = launchway(folder.path(), &["init", "--print", "--json"]);
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((&answer["written"], answer["text"].as_str()), (&false.into(), Some(&*plain)));
+    let output = launchway(folder.path(), &["init", "--json"]);
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((&answer["written"], answer["text"].as_str()), (&true.into(), Some(&*plain)));
 }
 
 #[test]

@@ -108,6 +108,8 @@ fn what_was_good_as_processes_goes_on_in_containers_where_that_is_allowed_in_wri
     assert!(log.contains("GET / HTTP/1.1"), "{log}");
     let inside = harness.expect(0, &["exec", "production", "web", "--", "cat", "/app/text"]);
     assert_eq!(inside.trim(), "first");
+    let heard = harness.feed("tea\n", &["exec", "production", "web", "--", "cat"]);
+    assert_eq!(heard, "tea\n");
 
     harness.project.commit("second");
     harness.wait_for_live("staging", "second");
@@ -124,7 +126,10 @@ fn what_was_good_as_processes_goes_on_in_containers_where_that_is_allowed_in_wri
     let again = harness.wait_for_live("production", "The first in containers");
     assert_eq!(again.pids, first.pids);
 
-    harness.expect(0, &["down", "--with-data"]);
+    let down = harness.launchway(&["down", "--with-data"]);
+    let said = text(&down.stderr);
+    assert!(down.status.success() && said.contains("what stays: "), "{said}");
+    assert!(said.contains("tiny/web:") && said.contains("docker image rm"), "{said}");
     harness.server_ended();
     assert_eq!(left_in_docker(&harness), Vec::<String>::new());
 }

@@ -2,6 +2,9 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader};
+
+use nix::sys::signal::Signal;
 use support::Harness;
 
 #[test]
@@ -375,8 +378,25 @@ fn one_environment_goes_down_and_comes_back_with_a_deployment() {
     let output = harness.expect(0, &["exec", "staging", "web", "--", "cat", "text"]);
     assert_eq!(output, "first\n");
     harness.expect(7, &["exec", "staging", "web", "--", "sh", "-c", "exit 7"]);
+    // More than all pipes on the way hold; `head` leaves most of it, and what never ends does not hold it back.
+    let fed = "tea\n".repeat(500_000);
+    let count = harness.feed(&fed, &["exec", "staging", "web", "--", "wc", "-l"]);
+    assert_eq!(count.trim(), "500000");
+    let head = harness.feed(&fed, &["exec", "staging", "web", "--", "head", "-n1"]);
+    assert_eq!(head, "tea\n");
+    let mut held = harness.begin_fed(&["exec", "staging", "web", "--", "true"]);
+    let _open = held.stdin.take();
+    assert!(held.wait().expect("it ends").success());
     let log = harness.expect(0, &["logs", "staging", "web"]);
     assert!(log.contains("GET / HTTP/1.1"), "{log}");
+    for (signal, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
+        let mut follower = harness.begin(&["logs", "staging", "web", "-f"]);
+        // Once it shows something, it follows.
+        let mut shown = BufReader::new(follower.stdout.take().expect("a pipe")).lines();
+        shown.next().expect("a line").expect("readable");
+        support::signal(follower.id(), signal);
+        assert_eq!(follower.wait().expect("it ends").code(), Some(code));
+    }
     let log = harness.expect(0, &["logs", "run-1", "unit"]);
     assert!(!log.contains("error"), "{log}");
     harness.expect(2, &["logs", "staging", "nothing-like-it"]);

@@ -97,6 +97,13 @@ impl Project {
         ])
     }
 
+    /// Volumes that nobody gave a name, of containers that are there or gone.
+    fn unnamed_volumes(&self) -> String {
+        let ours = format!("label=dev.launchway.project={}", self.name);
+        let all = self.docker(&["volume", "ls", "-q", "--filter", &ours]);
+        all.lines().filter(|name| !name.contains('_')).map(|name| format!("{name}\n")).collect()
+    }
+
     fn volumes(&self) -> String {
         self.docker(&["volume", "ls", "-q", "--filter", &format!("name={}_", self.name)])
     }
@@ -250,6 +257,8 @@ fn a_compose_project_runs_as_its_file_says_and_only_what_changed_is_made_anew() 
     assert!(seen.contains("somebody") && seen.contains("hello somebody"), "{seen}");
     assert_eq!(project.inspect("cache", ".Id"), cache, "what did not change goes on");
 
+    what_runs_is_shown(&project);
+    assert_ne!(project.unnamed_volumes(), "", "its image has one");
     let down = project.launchway(&["down"]);
     assert!(down.status.success(), "{}", text(&down));
     assert_eq!(project.inspect("web", ".Id") + &project.inspect("debug", ".Id"), "");
@@ -260,7 +269,56 @@ fn a_compose_project_runs_as_its_file_says_and_only_what_changed_is_made_anew() 
     );
     let down = project.launchway(&["down", "-v"]);
     assert!(down.status.success(), "{}", text(&down));
-    assert_eq!(project.volumes(), "");
+    assert_eq!(project.volumes() + &project.unnamed_volumes(), "");
+    let image = format!("{}-web:latest", project.name);
+    assert_ne!(project.docker(&["image", "ls", "-q", &image]), "", "as with Docker Compose");
+    let said = text(&down);
+    let way_out = said.split('`').nth(1).expect("a command").to_owned();
+    assert!(said.contains(&image) && way_out.contains("docker image rm"), "{said}");
+    assert!(text(&project.launchway(&["doctor"])).contains(&image));
+    assert!(Command::new("sh").args(["-c", &way_out]).status().unwrap().success());
+    assert_eq!(project.docker(&["image", "ls", "-q", &image]), "");
+
+    let idle = project.launchway(&["status"]);
+    assert!(idle.status.success(), "{}", text(&idle));
+    assert!(text(&idle).contains("nothing runs from this folder; `launchway up`"));
+    assert_eq!(project.launchway(&["logs"]).status.code(), Some(2), "of what?");
+    let idle = project.launchway(&["down", "--with-data"]);
+    assert!(idle.status.success(), "{}", text(&idle));
+    assert!(text(&idle).contains("nothing runs from this folder"), "{}", text(&idle));
+    project.write("launchway.yaml", "app: shop\n");
+    let idle = project.launchway(&["down"]);
+    assert!(idle.status.success(), "{}", text(&idle));
+    assert!(text(&idle).contains("nothing runs from this folder"), "{}", text(&idle));
+}
+
+/// `status` and `logs` know what `up` runs, without a server.
+fn what_runs_is_shown(project: &Project) {
+    let shown = project.launchway(&["status"]);
+    assert!(shown.status.success(), "{}", text(&shown));
+    let said = text(&shown);
+    let row = |of: &str| said.lines().find(|line| line.contains(&format!("-{of}-1"))).unwrap();
+    assert!(row("web").contains("running") && row("web").ends_with("->8000/tcp"), "{said}");
+    assert!(row("cache").contains("running, healthy"), "{said}");
+    assert!(row("setup").contains("ended with 0"), "{said}");
+    let shown = project.launchway(&["status", "--json"]);
+    let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
+    assert_eq!(shown["project"], project.name);
+
+    let all = text(&project.launchway(&["logs"]));
+    assert!(all.contains("web-1 | serving") && all.contains("cache-1 | "), "{all}");
+    let one = text(&project.launchway(&["logs", "web", "-n", "1"]));
+    assert!(one.lines().count() == 1 && one.starts_with("asked "), "{one}");
+    let mut follower = project.command(&["logs", "web", "-f"]);
+    let mut follower = follower.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "serving", "what it wrote before");
+    let port =
+        project.inspect("web", "(index (index .NetworkSettings.Ports \"8000/tcp\") 0).HostPort");
+    answer(port.parse().unwrap(), "/asked-while-followed");
+    assert!(lines.any(|line| line.unwrap().contains("/asked-while-followed")));
+    Command::new("kill").args(["-INT", &follower.id().to_string()]).status().unwrap();
+    assert_eq!(follower.wait().unwrap().code(), Some(130));
 }
 
 #[test]
@@ -318,6 +376,16 @@ fn mistakes_are_told_with_their_line_and_nothing_is_started() {
     let done = project.launchway(&["up", "-d"]);
     assert_eq!(done.status.code(), Some(2));
     assert!(text(&done).contains("compose.yaml:4:"), "{}", text(&done));
+    if docker() {
+        let project = Project::new(&[
+            ("compose.yaml", "services: { web: { build: ./web } }"),
+            ("web/Dockerfile", "FROM redis:7-alpine\n\nCOPY lost /\n"),
+        ]);
+        let done = project.launchway(&["up", "-d"]);
+        assert_eq!(done.status.code(), Some(1));
+        let place = "building the image of web: web/Dockerfile:3: `COPY lost /`: ";
+        assert!(text(&done).contains(place), "{}", text(&done));
+    }
     let project = Project::new(&[
         ("compose.yaml", "services: {}"),
         ("compose.override.yaml", "services: {}"),
@@ -359,8 +427,14 @@ fn data_of_a_volume_without_a_name_outlives_the_container_that_is_made_anew() {
     let orphan = format!("{}-keeper-1", project.name);
     assert!(text(&done).contains(&orphan), "{}", text(&done));
     assert_eq!(project.inspect("keeper", ".State.Running"), "true");
+    let kept = project.inspect("keeper", "range .Mounts}}{{println .Name}}{{end");
     project.launchway(&["up", "-d", "--remove-orphans"]);
     assert_eq!(project.inspect("keeper", ".Id"), "");
+    let there = project.unnamed_volumes();
+    assert!(kept.lines().all(|volume| there.contains(volume)), "{kept} of {there}");
+    let down = project.launchway(&["down", "--with-data"]);
+    assert!(down.status.success(), "{}", text(&down));
+    assert_eq!(project.unnamed_volumes(), "", "whatever became of their containers");
 }
 
 /// Docker Compose as `dev/compose` fetches it.
@@ -420,7 +494,7 @@ fn a_project_that_docker_compose_runs_already_is_refused_with_the_way_out() {
     assert_eq!(done.status.code(), Some(2));
     let way = format!("docker compose -p {} down", project.name);
     assert!(text(&done).contains(&way), "{}", text(&done));
-    theirs.run(&["down"]);
+    theirs.run(&["down", "-v"]);
     assert_eq!(project.up(&[]).len(), 1);
 }
 

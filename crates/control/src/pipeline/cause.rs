@@ -26,7 +26,7 @@ pub(crate) fn likeliest(exit: Exit, tail: &[String]) -> String {
 /// Why an image was not built, for people. The Engine's own words come last.
 pub(crate) fn of_build(error: &BuildError, dockerfile: &str, tail: &[String]) -> String {
     let said = match error {
-        BuildError::Failed { said } | BuildError::Refused(said) => said.trim(),
+        BuildError::Failed { said, .. } | BuildError::Refused(said) => said.trim(),
         other => return other.to_string(),
     };
     let any = |words: &[&str]| words.iter().any(|word| said.contains(word));
@@ -154,7 +154,7 @@ mod tests {
 
     fn built(said: &str, tail: &[&str]) -> String {
         let tail: Vec<String> = tail.iter().map(|&line| line.to_owned()).collect();
-        of_build(&BuildError::Failed { said: said.into() }, "Dockerfile", &tail)
+        of_build(&BuildError::Failed { said: said.into(), at: None }, "Dockerfile", &tail)
     }
 
     #[test]

@@ -43,10 +43,8 @@ pub async fn take_down(
     volumes: bool,
     say: &Say,
 ) -> Result<Taken, UpError> {
-    let absolute = std::fs::canonicalize(folder);
-    let absolute = absolute.map_err(|why| UpError::Io { path: folder.to_owned(), why })?;
-    let folder = absolute.to_string_lossy();
-    let ours = [(FOLDER, &*folder)];
+    let folder = label(folder)?;
+    let ours = [(FOLDER, folder.as_str())];
     let containers = engine.containers(&ours).await?;
     in_reverse(engine, &containers, false, say).await?;
     for found in &containers {
@@ -77,6 +75,13 @@ pub async fn take_down(
         }
     }
     Ok(taken)
+}
+
+/// What everything of this folder is marked with.
+pub(super) fn label(folder: &Path) -> Result<String, UpError> {
+    let absolute = std::fs::canonicalize(folder);
+    let absolute = absolute.map_err(|why| UpError::Io { path: folder.to_owned(), why })?;
+    Ok(absolute.to_string_lossy().into_owned())
 }
 
 async fn in_reverse(

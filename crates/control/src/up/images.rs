@@ -6,10 +6,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use domain::config::{ImageBuild, SecretSource};
 use domain::{Digest, ServiceName};
-use engine::docker::build::{BuildError, BuildRequest, Context, ImageBuilder, Secrets};
+use engine::docker::build::{At, BuildError, BuildRequest, Context, ImageBuilder, Secrets};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::{Event, Options, Project, Say, UpError};
+use super::{Event, Options, Project, Say, UpError, plan};
 
 /// Builds and downloads side by side.
 const AT_ONCE: usize = 4;
@@ -58,7 +58,10 @@ async fn built(
     say: &Say,
 ) -> Result<Digest, UpError> {
     let tag = image.map_or_else(|| format!("{}-{name}", project.name), str::to_owned);
-    let failed = |why| UpError::Build { service: name.clone(), why };
+    let failed = |why| {
+        let place = place(project, build, &why);
+        UpError::Build { service: name.clone(), place, why }
+    };
     if !options.build
         && let Some(found) = builder.image(&tag).await.map_err(failed)?
     {
@@ -68,6 +71,19 @@ async fn built(
     let request = request(project, tag, build).map_err(failed)?;
     let mut log = |line: &str| say(Event::Built(name.clone(), line.to_owned()));
     builder.build(&request, &mut log).await.map_err(failed)
+}
+
+/// Where in which Dockerfile it failed, as far as that is known.
+fn place(project: &Project, build: &ImageBuild, why: &BuildError) -> String {
+    let BuildError::Failed { at: Some(At { line, instruction }), .. } = why else {
+        return String::new();
+    };
+    let path = project.path(Path::new(&build.context)).join(&build.dockerfile);
+    let file = match build.options.inline {
+        Some(_) => "`dockerfile_inline`".into(),
+        None => path.strip_prefix(&project.folder).unwrap_or(&path).display().to_string(),
+    };
+    format!("{file}:{line}: `{instruction}`: ")
 }
 
 fn request(project: &Project, tag: String, build: &ImageBuild) -> Result<BuildRequest, BuildError> {
@@ -94,7 +110,7 @@ fn request(project: &Project, tag: String, build: &ImageBuild) -> Result<BuildRe
         tag,
         target: said.target.clone(),
         args: said.args.clone(),
-        labels: said.labels.clone(),
+        labels: said.labels.clone().into_iter().chain(plan::labels(project)).collect(),
         secrets: secrets(project, build)?,
         pull: false,
         no_cache: false,

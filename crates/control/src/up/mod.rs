@@ -8,13 +8,14 @@
 //! bring     networks, volumes, images, then every service as soon as what it depends on is there
 //! wait      depends_on's conditions, each with a deadline and a reason
 //! attach    bring, and what all containers write until they end
-//! down      stopped in reverse order, and removed
+//! down      stopped in reverse order, and removed;  look: what there is
 //! ```
 
 mod attach;
 mod bring;
 mod down;
 mod images;
+mod look;
 mod plan;
 mod project;
 mod wait;
@@ -32,6 +33,7 @@ use engine::docker::project::{Phase, Stream};
 pub use attach::attached;
 pub use bring::bring_up;
 pub use down::{Taken, stop, take_down};
+pub use look::{Standing, show_logs, standing};
 pub use project::{Asked, Project, Read, Service};
 
 /// How it is brought up.
@@ -116,8 +118,9 @@ pub enum UpError {
     /// It cannot be done as it is; nothing was changed.
     #[error("{message}")]
     Refused { message: String, help: String },
-    #[error("building the image of {service}: {why}")]
-    Build { service: ServiceName, why: BuildError },
+    /// `place`: `web/Dockerfile:3: `RUN make`: `, or nothing.
+    #[error("building the image of {service}: {place}{why}")]
+    Build { service: ServiceName, place: String, why: BuildError },
     #[error("pulling the image {image}: {why}")]
     Pull { image: String, why: BuildError },
     /// A service that others wait for did not become what they wait for.

@@ -90,15 +90,19 @@ async fn a_build_that_fails_says_why_first() {
         (
             1,
             "FROM python:3.11-slim\nRUN python -c 'import tea'\n",
-            "`RUN python -c 'import tea'` of Dockerfile failed: ModuleNotFoundError: No module named 'tea' (exit status 1)",
+            "`RUN python -c 'import tea'` of web/Dockerfile:2 failed: ModuleNotFoundError: No module named 'tea' (exit status 1)",
         ),
         (
             2,
             "FROM python:3.11-slim\nCOPY leaves /\n",
-            "Dockerfile copies a file that the build context does not have",
+            "web/Dockerfile:2 copies a file that the build context does not have",
         ),
-        (3, "FROM nobody.invalid/tea:1\n", "an image that Dockerfile begins with cannot be pulled"),
-        (4, "FROM python:3.11-slim\nRNU x\n", "Dockerfile cannot be read"),
+        (
+            3,
+            "FROM nobody.invalid/tea:1\n",
+            "an image that web/Dockerfile:1 begins with cannot be pulled",
+        ),
+        (4, "FROM python:3.11-slim\nRNU x\n", "web/Dockerfile:2 cannot be read"),
         (
             5,
             "FROM python:3.11-slim\nRUN echo 'cp: x: No space left on device' && exit 1\n",

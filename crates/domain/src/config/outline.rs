@@ -5,7 +5,7 @@ use super::mistake::{Mistake, Mistakes, Source};
 use super::paths::inside;
 use super::reader::FromNode;
 use super::{root, tree};
-use crate::container::Healthcheck;
+use crate::container::{Healthcheck, Protocol};
 
 /// One service as Compose says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +58,9 @@ fn outlined(name: &str, service: &Service) -> OutlinedService {
             .ports
             .iter()
             .flat_map(|ports| &ports.value)
-            .flat_map(|ports| ports.0.iter().map(|port| port.target))
+            .flat_map(|ports| &ports.0)
+            .filter(|port| port.protocol == Protocol::Tcp)
+            .map(|port| port.target)
             .collect(),
         health: service.healthcheck.as_ref().and_then(|check| asked_path(&check.value.0)),
     }

@@ -133,7 +133,7 @@ impl DockerEngine {
         id: &str,
     ) -> Option<ProbeRecord> {
         let command = state::test_of(found)?;
-        let asked = tokio::time::timeout(ASK_WITHIN, self.exec_in(id, &command)).await;
+        let asked = tokio::time::timeout(ASK_WITHIN, self.exec_in(id, &command, None)).await;
         Some(match asked {
             Ok(Ok(ran)) => own_check(state::answer(ran.exit, &ran.output), ran.exit.success()),
             Ok(Err(trouble)) => own_check(trouble.to_string(), false),

@@ -60,7 +60,7 @@ pub use labels::{STATE as STATE_LABEL, state as state_label};
 use self::connect::{Connection, Trouble};
 use self::health::Memory;
 use self::records::Records;
-use crate::{Engine, EngineError, ExecOutcome, LogSource};
+use crate::{Engine, EngineError, ExecOutcome, Input, LogSource};
 
 /// How to build a [`DockerEngine`].
 #[derive(Debug, Clone)]
@@ -166,8 +166,9 @@ impl Engine for DockerEngine {
         slot: Color,
         service: &ServiceName,
         command: &[String],
+        input: Input,
     ) -> Result<ExecOutcome, EngineError> {
-        self.exec_inside(environment, slot, service, command).await
+        self.exec_inside(environment, slot, service, command, input).await
     }
 
     async fn usage(&self, environment: &EnvironmentName) -> Result<Vec<Usage>, EngineError> {

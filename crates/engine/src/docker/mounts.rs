@@ -53,7 +53,7 @@ fn unnamed(service: &str, path: &str) -> String {
 }
 
 /// `VOLUME`s of the image that no mount lies on.
-fn uncovered<'a>(
+pub(super) fn uncovered<'a>(
     container: &'a Container,
     of_image: &'a [String],
 ) -> impl Iterator<Item = &'a str> {

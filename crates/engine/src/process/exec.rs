@@ -1,18 +1,23 @@
 //! A command beside a replica, and errands of the engine's own: run once, forgotten afterwards.
 
+use std::convert::Infallible;
 use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::fchown;
 use std::time::Duration;
 
 use domain::slot::{Color, Exit, SlotSpec};
 use domain::{Digest, EnvironmentName, ServiceName};
 use nix::sys::signal::Signal;
+use tokio::net::unix::pipe::Sender;
 
 use super::keeper::blocking;
 use super::slots::folder_of;
 use super::{ProcessEngine, tail};
 use crate::proc;
 use crate::unit::{LogPlan, Mode, Phase, Unit, UnitSpec, read_json};
-use crate::{EngineError, ExecOutcome};
+use crate::{EngineError, ExecOutcome, Input};
 
 /// Long enough for a person at a shell, short enough to end what was forgotten.
 const LIMIT: Duration = Duration::from_secs(3600);
@@ -25,6 +30,7 @@ impl ProcessEngine {
         slot: Color,
         service: &ServiceName,
         command: &[String],
+        input: Input,
     ) -> Result<ExecOutcome, EngineError> {
         self.prune_execs(environment);
         let doing = || format!("running a command beside {service} of {slot} in {environment}");
@@ -40,7 +46,8 @@ impl ProcessEngine {
         if let Some(port) = replica.port() {
             env.insert("PORT".into(), port.to_string());
         }
-        let errand = Errand { command: command.to_vec(), folder, env, limit: LIMIT };
+        let command = command.to_vec();
+        let errand = Errand { command, folder, env, limit: LIMIT, input: Some(input) };
         let (exit, lines) = self.run_errand(&self.layout.exec(environment), errand).await?;
         let output = lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
         Ok(ExecOutcome { exit, output })
@@ -73,15 +80,31 @@ impl ProcessEngine {
             env: errand.env,
             port: None,
             user: self.config.run_as.as_ref().map(|user| user.ids()),
-            mode: Mode::Once { time_limit: errand.limit, lock: None },
+            mode: Mode::Once {
+                time_limit: errand.limit,
+                lock: None,
+                reads: errand.input.is_some(),
+            },
             stop_signal: Signal::SIGTERM as i32,
             grace: Duration::from_secs(5),
             log: LogPlan::once(None),
         };
-        self.keeper.launch(unit, spec, false).await?;
-        let abandoned = Abandoned(unit);
-        let exit = self.keeper.finish(unit).await;
-        std::mem::forget(abandoned);
+        let exit = match errand.input {
+            None => {
+                self.keeper.launch(unit, spec, false).await?;
+                self.finish_errand(unit).await
+            }
+            Some(input) => {
+                let (theirs, ours) = self.input_pipe().map_err(|error| {
+                    EngineError::new("making a pipe for a command's input", error.to_string())
+                })?;
+                self.keeper.launch_reading(unit, spec, theirs).await?;
+                tokio::select! {
+                    exit = self.finish_errand(unit) => exit,
+                    never = feed(input, ours) => match never {},
+                }
+            }
+        };
         let unit = unit.clone();
         let lines = blocking(move || {
             let lines = tail::tail(&unit, MOST_LINES);
@@ -91,6 +114,32 @@ impl ProcessEngine {
         .await;
         Ok((exit, lines))
     }
+
+    async fn finish_errand(&self, unit: &Unit) -> Exit {
+        let abandoned = Abandoned(unit);
+        let exit = self.keeper.finish(unit).await;
+        std::mem::forget(abandoned);
+        exit
+    }
+
+    /// A pipe for what a command reads: (the command's end, ours).
+    fn input_pipe(&self) -> io::Result<(OwnedFd, Sender)> {
+        let (theirs, ours) = io::pipe()?;
+        if let Some(user) = &self.config.run_as {
+            // Else the command could not open /dev/stdin.
+            let ids = user.ids();
+            fchown(&theirs, Some(ids.uid), Some(ids.gid))?;
+        }
+        Ok((theirs.into(), Sender::from_owned_fd(ours.into())?))
+    }
+}
+
+/// Passes on what the command may read, and its end. That alone does not end the command.
+async fn feed(mut input: Input, mut to: Sender) -> Infallible {
+    // Whoever stops reading has read enough.
+    let _ = tokio::io::copy(&mut input, &mut to).await;
+    drop(to);
+    std::future::pending().await
 }
 
 /// What [`ProcessEngine::run_errand`] runs.
@@ -99,6 +148,7 @@ pub(super) struct Errand {
     pub(super) folder: std::path::PathBuf,
     pub(super) env: std::collections::BTreeMap<String, String>,
     pub(super) limit: Duration,
+    pub(super) input: Option<Input>,
 }
 
 /// If nobody waits for the command any more, it is asked to stop; its shim sees to the rest.

@@ -135,23 +135,43 @@ impl Keeper {
     pub(super) async fn launch(
         &self,
         unit: &Unit,
+        spec: UnitSpec,
+        with_port: bool,
+    ) -> Result<(), EngineError> {
+        self.launch_with(unit, spec, with_port, None).await
+    }
+
+    /// [`Keeper::launch`] of a command that reads `input`, and has no port.
+    pub(super) async fn launch_reading(
+        &self,
+        unit: &Unit,
+        spec: UnitSpec,
+        input: OwnedFd,
+    ) -> Result<(), EngineError> {
+        self.launch_with(unit, spec, false, Some(input)).await
+    }
+
+    async fn launch_with(
+        &self,
+        unit: &Unit,
         mut spec: UnitSpec,
         with_port: bool,
+        input: Option<OwnedFd>,
     ) -> Result<(), EngineError> {
         let failed = |error: std::io::Error| starting(unit, &error.to_string());
         fs::create_dir_all(unit.folder()).map_err(failed)?;
         // Whoever is left from a killed shim may still sit on the port.
         let (left, before) = (unit.clone(), unit.status());
         blocking(move || sweep(&left, before.as_ref())).await;
-        let holder = match with_port {
+        let handed = match with_port {
             true => Some(self.reserve(unit, &mut spec).await?),
-            false => None,
+            false => input,
         };
         if unit.status().is_some_and(|before| before.digest != spec.digest) {
             forget_log(unit);
         }
         unit.write_spec(&spec).map_err(failed)?;
-        self.spawn(unit, holder).await
+        self.spawn(unit, handed).await
     }
 
     /// The unit's own port again, if it is free; its last shim may need a moment to let go.
@@ -163,7 +183,8 @@ impl Keeper {
         Ok(reservation.into_holder())
     }
 
-    async fn spawn(&self, unit: &Unit, holder: Option<OwnedFd>) -> Result<(), EngineError> {
+    /// `handed` becomes the shim's standard input: what holds the port, or what the command reads.
+    async fn spawn(&self, unit: &Unit, handed: Option<OwnedFd>) -> Result<(), EngineError> {
         let complaints = unit.folder().join("shim.log");
         let failed = |error: std::io::Error| starting(unit, &error.to_string());
         let stderr = fs::File::create(&complaints).map_err(failed)?;
@@ -171,7 +192,7 @@ impl Keeper {
             .args(&self.shim.args)
             .arg(unit.spec_path())
             .env_clear()
-            .stdin(holder.map_or_else(Stdio::null, Stdio::from))
+            .stdin(handed.map_or_else(Stdio::null, Stdio::from))
             .stdout(Stdio::null())
             .stderr(stderr)
             .process_group(0)

@@ -50,7 +50,7 @@ pub(crate) use clock::now;
 use self::keeper::Keeper;
 use self::layout::Layout;
 use self::observe::Memory;
-use crate::{Engine, EngineError, ExecOutcome, LogSource};
+use crate::{Engine, EngineError, ExecOutcome, Input, LogSource};
 
 /// Runs an app as processes of this machine.
 #[derive(Debug, Clone)]
@@ -136,8 +136,9 @@ impl Engine for ProcessEngine {
         slot: Color,
         service: &ServiceName,
         command: &[String],
+        input: Input,
     ) -> Result<ExecOutcome, EngineError> {
-        self.exec_beside(environment, slot, service, command).await
+        self.exec_beside(environment, slot, service, command, input).await
     }
 
     async fn usage(&self, environment: &EnvironmentName) -> Result<Vec<Usage>, EngineError> {

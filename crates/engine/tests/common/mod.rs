@@ -16,11 +16,16 @@ use domain::slot::{
     ReplicaState, ReplicaStatus, ServiceSpec, SlotSpec, Snapshot,
 };
 use domain::{AppName, Digest, EnvironmentName, ReleaseId, ServiceName};
-use engine::Engine;
 use engine::process::{ProcessConfig, ProcessEngine, ShimCommand, Unprivileged};
+use engine::{Engine, Input};
 
 /// Longer than anything here takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// For a command that reads nothing.
+pub fn nothing() -> Input {
+    Box::new(tokio::io::empty())
+}
 
 /// A folder for one test. What runs below it when the test ends is killed, even if the test failed.
 pub struct Home {

@@ -11,8 +11,8 @@ use super::Api;
 use super::answer::{Answer, Body, Problem};
 use super::peer::Peer;
 use super::wire::{
-    Decided, DeployAnswer, DeployRequest, ExecAnswer, ExecRequest, PromoteRequest, RejectRequest,
-    RollbackRequest, RunAnswer, RunRequest, Target,
+    Decided, DeployAnswer, DeployRequest, PromoteRequest, RejectRequest, RollbackRequest,
+    RunAnswer, RunRequest, Target,
 };
 
 pub async fn run(
@@ -149,33 +149,6 @@ pub async fn rollback(
         .or_else(|| newest_rollout(&app, &environment))
         .ok_or_else(|| Problem::conflict(format!("{environment} went back and did not say how")))?;
     Ok(Json(DeployAnswer::RollsOut(id)))
-}
-
-pub async fn exec(State(api): State<Api>, Body(request): Body<ExecRequest>) -> Answer<ExecAnswer> {
-    let app = api.handle.app();
-    let environment = known(&app, request.environment.as_str())?;
-    let live = app.environments.get(&environment).and_then(|state| state.live);
-    let slot = request.slot.or(live).ok_or_else(|| {
-        Problem::conflict(format!("nothing is live in {environment}"))
-            .help("name the slot with --slot, or deploy something there first")
-    })?;
-    if request.command.is_empty() {
-        return Err(Problem::usage("the command is missing"));
-    }
-    let ran = api.engine_exec(&environment, slot, &request).await?;
-    Ok(Json(ExecAnswer { exit: ran.exit, output: ran.output }))
-}
-
-impl Api {
-    async fn engine_exec(
-        &self,
-        environment: &EnvironmentName,
-        slot: domain::Color,
-        request: &ExecRequest,
-    ) -> Result<engine::ExecOutcome, engine::EngineError> {
-        let engine = &self.world.engine;
-        engine.exec(environment, slot, &request.service, &request.command).await
-    }
 }
 
 async fn decide(

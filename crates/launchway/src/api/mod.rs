@@ -6,10 +6,12 @@
 //! GET  /v1/runs/{id}/watch   /v1/rollouts/{id}/watch   /v1/events?after=&follow=   /v1/logs?...   lines of JSON
 //! POST /v1/runs  /v1/deploy  /v1/promote  /v1/approve  /v1/reject  /v1/abort  /v1/rollback  /v1/exec  /v1/down
 //! ```
+//! After the request of `/v1/exec` its body goes on with what the command reads.
 //! Whoever may connect is who the kernel says ([`peer`]); what they may do is decided in `domain`.
 
 mod answer;
 mod change;
+mod exec;
 mod feed;
 mod lifetime;
 mod look;
@@ -136,7 +138,7 @@ fn router(api: Api) -> Router {
         .route("/v1/rollouts/{id}/watch", get(feed::rollout))
         .route("/v1/events", get(feed::events))
         .route("/v1/logs", get(feed::logs))
-        .route("/v1/exec", post(change::exec))
+        .route("/v1/exec", post(exec::exec))
         .route("/v1/down", post(lifetime::down));
     prompt
         .merge(patient)

@@ -43,7 +43,8 @@ pub async fn run(args: Args, globals: &Globals) -> Outcome {
     Ok(if told.ok { Exit::Ok } else { Exit::Failed })
 }
 
-fn engine(text: &str) -> Result<EngineKind, String> {
+/// `process` or `docker`.
+pub fn engine(text: &str) -> Result<EngineKind, String> {
     match text {
         "process" => Ok(EngineKind::Process),
         "docker" => Ok(EngineKind::Docker),

@@ -7,7 +7,7 @@ use domain::units::Span;
 use domain::{EnvironmentName, ReleaseId, RolloutId};
 
 use super::follow::{Followed, Until};
-use super::{Exit, Failure, Globals, Outcome, follow, print, print_json};
+use super::{Exit, Failure, Globals, Outcome, follow, print, print_json, told};
 use crate::api::wire::{DeployAnswer, DeployRequest};
 use crate::client::Client;
 
@@ -81,9 +81,9 @@ async fn within(limit: Duration, work: impl Future<Output = Outcome>) -> Outcome
             format!("it was not over after {}", Span(limit)),
             "it goes on; `launchway status` shows how far it is, `launchway abort` stops it",
         )),
-        _ = tokio::signal::ctrl_c() => {
+        exit = told::to_end() => {
             eprintln!("it goes on; `launchway status` shows how far it is, `launchway abort` stops it");
-            Ok(Exit::Interrupted)
+            Ok(exit)
         }
     }
 }

@@ -1,7 +1,6 @@
 //! `launchway down`: stops an environment, what `launchway up` runs, or everything.
 
 use std::net::SocketAddr;
-use std::path::Path;
 
 use control::server::Server;
 use control::up::take_down;
@@ -10,7 +9,7 @@ use engine::docker::project::ProjectEngine;
 use tokio_util::sync::CancellationToken;
 
 use super::project::{LAUNCHWAY, compose};
-use super::{Exit, Failure, Globals, Outcome, server, up};
+use super::{Exit, Failure, Globals, Outcome, images, server, up};
 use crate::api;
 use crate::api::wire::{DownRequest, DownUpdate};
 
@@ -24,7 +23,8 @@ use crate::api::wire::{DownRequest, DownUpdate};
   launchway down                       all of it, then every environment, the edge and the server
 
 What is under way in an environment is aborted first. Works without a server too. -v never touches
-the data of environments; --with-data means them as well.")]
+the data of environments; --with-data means them as well. Both remove the volumes without a name,
+too. Images that were built stay, as with `docker compose down`: both say how to remove them.")]
 pub struct Args {
     /// By default all of them
     environment: Option<EnvironmentName>,
@@ -41,16 +41,31 @@ pub struct Args {
 
 /// Runs the verb.
 pub async fn run(args: Args, globals: &Globals) -> Outcome {
+    let deletes = args.environment.is_none() && (args.volumes || args.with_data);
+    let exit = take_down_what_is_asked(args, globals).await?;
+    if deletes && exit == Exit::Ok {
+        for stay in images::built(globals).await {
+            eprintln!("what stays: {}", stay.said());
+        }
+    }
+    Ok(exit)
+}
+
+async fn take_down_what_is_asked(args: Args, globals: &Globals) -> Outcome {
     if args.environment.is_none() {
         let had = compose_project(&args, globals).await?;
         let server =
             globals.client().answers().await || globals.state().join("events.db").is_file();
-        let plain =
-            !globals.directory.join(LAUNCHWAY).is_file() && compose(&globals.directory).is_ok();
-        // With neither a server nor a Compose file, this is the wrong folder.
-        if args.up || (!server && (had || plain)) {
+        let launchway = globals.directory.join(LAUNCHWAY).is_file();
+        let project = launchway || compose(&globals.directory).is_ok();
+        // With neither a server nor a project, this is the wrong folder.
+        if args.up || (!server && (had || project)) {
+            let elsewhere = match launchway && !args.up {
+                true => "; a server with another state folder is named with --state",
+                false => "",
+            };
             if !had {
-                eprintln!("nothing runs from this folder");
+                eprintln!("nothing runs from this folder{elsewhere}");
             }
             return Ok(Exit::Ok);
         }
@@ -61,10 +76,7 @@ pub async fn run(args: Args, globals: &Globals) -> Outcome {
 /// Takes away what `launchway up` runs from this folder; whether there was anything.
 async fn compose_project(args: &Args, globals: &Globals) -> Result<bool, Failure> {
     let engine = ProjectEngine::new();
-    // Who never had Docker did not run anything on it.
-    let never =
-        std::env::var_os("DOCKER_HOST").is_none() && !Path::new("/var/run/docker.sock").exists();
-    if never && !args.up {
+    if !images::may_be() && !args.up {
         return Ok(false);
     }
     let volumes = args.volumes || args.with_data;

@@ -1,7 +1,12 @@
 //! `launchway exec`: a command in the surroundings of a running service.
 
+use std::fs::File;
+use std::io::IsTerminal;
+use std::os::fd::AsFd;
+
 use domain::slot::{Color, Exit as Ended};
 use domain::{EnvironmentName, ServiceName};
+use engine::Input;
 
 use super::logs::color;
 use super::{Exit, Globals, Outcome, print, print_json};
@@ -12,9 +17,10 @@ use crate::api::wire::{ExecAnswer, ExecRequest};
 #[command(after_help = "Examples:
   launchway exec staging backend -- .venv/bin/python manage.py shell -c 'print(1)'
   launchway exec production backend -- sh -c 'env | sort'
+  launchway exec staging backend -- sh -c 'psql \"$DATABASE_URL\"' < seed.sql
 
-It runs as the service's user, without a terminal, and its output is shown when it ends. Ends with the exit \
-status of the command.")]
+It runs as the service's user, without a terminal, and its output is shown when it ends. It reads what is piped or \
+redirected to launchway; from a terminal it reads nothing. Ends with the exit status of the command.")]
 pub struct Args {
     /// Where
     environment: EnvironmentName,
@@ -28,6 +34,16 @@ pub struct Args {
     command: Vec<String>,
 }
 
+/// What somebody types could not be told from what they type for the shell afterwards, as output comes at the end only.
+fn input() -> std::io::Result<Input> {
+    let stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        return Ok(Box::new(tokio::io::empty()));
+    }
+    let own = File::from(stdin.as_fd().try_clone_to_owned()?);
+    Ok(Box::new(tokio::fs::File::from_std(own)))
+}
+
 /// Runs the verb.
 pub async fn run(args: Args, globals: &Globals) -> Outcome {
     let request = ExecRequest {
@@ -36,7 +52,7 @@ pub async fn run(args: Args, globals: &Globals) -> Outcome {
         slot: args.slot,
         command: args.command,
     };
-    let answer: ExecAnswer = globals.client().post_patiently("/v1/exec", &request).await?;
+    let answer: ExecAnswer = globals.client().post_reading("/v1/exec", &request, input()?).await?;
     match globals.json {
         true => print_json(&answer)?,
         false => print(&answer.output)?,

@@ -19,7 +19,10 @@ pub enum Exit {
     RolledBack = 4,
     WaitingForApproval = 5,
     TimedOut = 6,
+    /// By SIGINT.
     Interrupted = 130,
+    /// By SIGTERM.
+    Terminated = 143,
 }
 
 impl From<Exit> for ExitCode {

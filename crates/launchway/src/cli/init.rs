@@ -5,21 +5,27 @@ mod guess;
 use std::fmt::Write;
 use std::path::Path;
 
-use domain::config::{Source, inspect, outline};
+use domain::config::{EngineKind, Source, inspect, outline};
+use serde_json::json;
 
+use super::demo::engine;
 use super::project::{LAUNCHWAY, Text, compose, misread};
-use super::{Exit, Failure, Globals, Outcome, print};
+use super::{Exit, Failure, Globals, Outcome, print, print_json};
 use guess::{Guess, Serve};
 
 /// Write a first launchway.yaml for a Compose project
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  launchway init           write launchway.yaml beside the Compose file of this folder
-  launchway init --print   print it only
-  launchway -C shop init   do it for another folder
+  launchway init                    write launchway.yaml beside the Compose file of this folder
+  launchway init --print            print it only
+  launchway init --engine process   run the services as processes, without containers
+  launchway -C shop init            do it for another folder
 
-What it guesses comes from the Compose file, Dockerfiles, package.json, requirements.txt and nginx.conf:
-read the file before you commit it, and run `launchway check`.")]
+Environments run in containers (`engine: docker`) when every service that Compose builds has its \
+Dockerfile and `launchway check` finds nothing against it, else as processes. What it guesses comes \
+from the Compose file, Dockerfiles, package.json, requirements.txt and nginx.conf: read the file \
+before you commit it, and run `launchway check`. With --json it prints an object with `path`, \
+`written` and `text`.")]
 pub struct Args {
     /// Replace a launchway.yaml that is there already
     #[arg(long)]
@@ -27,6 +33,9 @@ pub struct Args {
     /// Print the file and write nothing
     #[arg(long)]
     print: bool,
+    /// What the environments run on: `docker` for containers, or `process`
+    #[arg(long, value_name = "ENGINE", value_parser = engine)]
+    engine: Option<EngineKind>,
 }
 
 /// Runs the verb.
@@ -42,9 +51,9 @@ pub async fn run(args: Args, globals: &Globals) -> Outcome {
         ));
     }
     let compose = compose(folder)?;
-    let text = first_file(folder, &compose)?;
+    let text = first_file(folder, &compose, args.engine)?;
     if args.print {
-        print(&text)?;
+        shown(&path, &text, false, globals)?;
         return Ok(Exit::Ok);
     }
     std::fs::write(&path, &text).map_err(|error| {
@@ -52,11 +61,25 @@ pub async fn run(args: Args, globals: &Globals) -> Outcome {
         Failure::new(Exit::Failed, message, "let the user who runs launchway write there")
     })?;
     eprintln!("wrote {}: read it, correct the guesses, then run `launchway check`", path.display());
+    if globals.json {
+        shown(&path, &text, true, globals)?;
+    }
     Ok(Exit::Ok)
 }
 
+fn shown(path: &Path, text: &str, written: bool, globals: &Globals) -> Result<(), Failure> {
+    match globals.json {
+        true => print_json(&json!({ "path": path, "written": written, "text": text })),
+        false => print(text),
+    }
+}
+
 /// The file's text; it passes `check`, or the Compose file has mistakes.
-fn first_file(folder: &Path, compose: &Text) -> Result<String, Failure> {
+fn first_file(
+    folder: &Path,
+    compose: &Text,
+    engine: Option<EngineKind>,
+) -> Result<String, Failure> {
     let services = outline(compose.source()).map_err(|mistakes| misread(mistakes, &[compose]))?;
     let guesses: Vec<Guess> =
         services.iter().filter_map(|service| guess::service(folder, service, &services)).collect();
@@ -66,17 +89,48 @@ fn first_file(folder: &Path, compose: &Text) -> Result<String, Failure> {
         return Err(Failure::new(
             Exit::Usage,
             message,
-            "add `build: <folder>` to the services that are yours",
+            "add `build: <folder>` to the services that are yours; `launchway up` runs the file as it is",
         ));
     }
-    let text = written(&app_name(folder), &guesses);
-    let source = Source { path: LAUNCHWAY, text: &text };
-    let shown = Text { path: LAUNCHWAY.into(), text: text.clone() };
-    inspect(source, compose.source()).map_err(|mistakes| misread(mistakes, &[&shown, compose]))?;
-    Ok(text)
+    let checked = |engine| {
+        let text = written(&app_name(folder), &guesses, engine);
+        match inspect(Source { path: LAUNCHWAY, text: &text }, compose.source()) {
+            Ok(_) => Ok(text),
+            Err(mistakes) => Err((mistakes, Text { path: LAUNCHWAY.into(), text })),
+        }
+    };
+    let first = engine.unwrap_or_else(|| guess::engine(&guesses));
+    let (mistakes, text) = match checked(first) {
+        Ok(text) => return Ok(text),
+        Err(refused) => refused,
+    };
+    if engine.is_none()
+        && first == EngineKind::Docker
+        && let Ok(processes) = checked(EngineKind::Process)
+    {
+        let why = mistakes.first().map_or(String::new(), ToString::to_string);
+        eprintln!("note: environments run as processes; with `engine: docker`: {why}");
+        return Ok(processes);
+    }
+    Err(misread(mistakes, &[&text, compose]))
 }
 
-fn written(app: &str, guesses: &[Guess]) -> String {
+/// A service in containers: its image says how it runs.
+fn contained(guess: &Guess) -> String {
+    let mut lines = String::new();
+    if let Some(health) = &guess.health {
+        let _ = write!(lines, "\n    health: {}", quoted(health));
+    }
+    if let [port, _, ..] = guess.published[..] {
+        let _ = write!(lines, "\n    port: {port}   # the one of its ports that requests go to");
+    }
+    match lines.is_empty() {
+        true => format!("  {}: {{}}", guess.name),
+        false => format!("  {}:{lines}", guess.name),
+    }
+}
+
+fn written(app: &str, guesses: &[Guess], engine: EngineKind) -> String {
     let mut out = String::from(
         "# What happens to the app on its way to production. What it is made of stays in the Compose file.\n",
     );
@@ -85,8 +139,13 @@ fn written(app: &str, guesses: &[Guess]) -> String {
     };
     line(format!("app: {app}\n\nservices:"));
     for guess in guesses {
+        if engine == EngineKind::Docker {
+            line(contained(guess));
+            continue;
+        }
         line(format!("  {}:", guess.name));
-        if let Some(health) = &guess.health {
+        let asked = |_: &&String| !matches!(guess.serve, Serve::Files(_));
+        if let Some(health) = guess.health.as_ref().filter(asked) {
             line(format!("    health: {}", quoted(health)));
         }
         line("    native:".into());
@@ -114,11 +173,20 @@ fn written(app: &str, guesses: &[Guess]) -> String {
     line("\nbuild:".into());
     line("  test: []      # steps like: { name: unit, in: backend, run: ./test }".into());
     line("  scan: off     # or { fail_on: high, steps: [...] } with a scanner that writes SARIF or CycloneDX".into());
+    let runs = match engine {
+        EngineKind::Docker => "    engine: docker\n",
+        EngineKind::Process => "",
+    };
+    line(match engine {
+        EngineKind::Docker => {
+            "\n# In containers; `launchway init --force --engine process` writes what runs without them.".into()
+        }
+        EngineKind::Process => "\n# As processes; `launchway init --force --engine docker` writes what runs in containers.".into(),
+    });
     line(format!(
-        "\nenvironments:\n  staging:\n    branch: {}   # every green build comes here by itself",
-        "main"
+        "environments:\n  staging:\n{runs}    branch: main   # every green build comes here by itself"
     ));
-    line("  production:\n    after: staging\n    approval:".into());
+    line(format!("  production:\n{runs}    after: staging\n    approval:"));
     line(format!(
         "      from: [{}]   # OS users or groups\n    bake: {{ for: 5m, errors: 1% }}",
         quoted(&guess::user())

@@ -1,9 +1,10 @@
 //! `launchway logs`: what services and steps wrote.
 
+use control::up::Standing;
 use domain::slot::Color;
 use domain::{EnvironmentName, RunId};
 
-use super::{Exit, Failure, Globals, Outcome, print};
+use super::{Exit, Failure, Globals, Outcome, here, print, told};
 use crate::api::wire::LogLine;
 use crate::client::encode;
 
@@ -14,11 +15,13 @@ use crate::client::encode;
   launchway logs production backend -f         one service, and go on
   launchway logs staging backend --slot blue   the slot that is not live
   launchway logs run-7 pytest                  a step of a build
+  launchway logs -f                            what `launchway up` runs from this folder
+  launchway logs web                           one service of that, where no server answers
 
 With --json a line is an object with `source` and `text`.")]
 pub struct Args {
-    /// An environment or a run (run-7)
-    what: String,
+    /// An environment or a run (run-7); by default what `launchway up` runs here
+    what: Option<String>,
     /// A service, or the step of a run
     name: Option<String>,
     /// By default the live one
@@ -34,12 +37,17 @@ pub struct Args {
 
 /// Runs the verb.
 pub async fn run(args: Args, globals: &Globals) -> Outcome {
+    if let Some(containers) = of_up(&args, globals).await? {
+        return here::logs(&containers, args.lines, args.follow, globals).await;
+    }
     let mut feed = globals.client().follow(&path(&args)?).await?;
+    let told = told::to_end();
+    tokio::pin!(told);
     let mut several = args.name.is_none();
     loop {
         let line = tokio::select! {
             line = feed.next::<LogLine>() => line?,
-            _ = tokio::signal::ctrl_c() => return Ok(Exit::Ok),
+            exit = &mut told => return Ok(exit),
         };
         let Some(line) = line else { return Ok(Exit::Ok) };
         if globals.json {
@@ -55,10 +63,32 @@ pub async fn run(args: Args, globals: &Globals) -> Outcome {
     }
 }
 
+/// The containers of `launchway up` that are meant, if any are.
+async fn of_up(args: &Args, globals: &Globals) -> Result<Option<Vec<Standing>>, Failure> {
+    let Some(service) = &args.what else {
+        let all = here::containers(globals).await?;
+        return Ok(Some(all).filter(|all| !all.is_empty()));
+    };
+    if args.name.is_some() || args.slot.is_some() || globals.client().answers().await {
+        return Ok(None);
+    }
+    // Whatever is the matter with Docker, it is a server that is asked for.
+    let mut all = here::containers(globals).await.unwrap_or_default();
+    all.retain(|container| container.service == *service);
+    Ok(Some(all).filter(|all| !all.is_empty()))
+}
+
 fn path(args: &Args) -> Result<String, Failure> {
+    let Some(what) = &args.what else {
+        return Err(Failure::new(
+            Exit::Usage,
+            "whose logs? `launchway up` runs nothing from this folder",
+            "name an environment, or a run like run-7",
+        ));
+    };
     let mut path = format!("/v1/logs?lines={}&follow={}", args.lines, args.follow);
     let mut add = |key: &str, value: &str| path += &format!("&{key}={}", encode(value));
-    if let Ok(run) = args.what.parse::<RunId>() {
+    if let Ok(run) = what.parse::<RunId>() {
         let Some(step) = &args.name else {
             return Err(Failure::new(
                 Exit::Usage,
@@ -72,7 +102,7 @@ fn path(args: &Args) -> Result<String, Failure> {
         add("step", step);
         return Ok(path);
     }
-    let environment: Result<EnvironmentName, _> = args.what.parse();
+    let environment: Result<EnvironmentName, _> = what.parse();
     let environment = environment.map_err(|error| {
         Failure::new(Exit::Usage, error.to_string(), "name an environment, or a run like run-7")
     })?;

@@ -12,7 +12,9 @@ mod edge;
 mod exec;
 mod exit;
 mod follow;
+mod here;
 mod history;
+mod images;
 mod init;
 mod logs;
 mod offline;
@@ -24,6 +26,7 @@ mod rollback;
 mod run;
 mod server;
 mod status;
+mod told;
 mod up;
 
 use std::io::Write;
@@ -84,7 +87,7 @@ verbs! {
     version,
     arg_required_else_help = true,
     after_help = "Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 a gate refused, 4 rolled back, \
-                  5 waiting for approval, 6 timed out, 130 interrupted."
+                  5 waiting for approval, 6 timed out, 130 interrupted, 143 terminated."
 )]
 struct Cli {
     #[command(flatten)]

@@ -13,7 +13,7 @@ use domain::slot::Endpoint;
 use domain::{EnvironmentName, Timestamp};
 
 use super::paint::{Paint, ago, commit, left, span};
-use super::{Exit, Failure, Globals, Outcome, offline, print, print_json};
+use super::{Exit, Failure, Globals, Outcome, here, offline, print, print_json};
 use crate::api;
 use crate::client::{CallError, encode};
 use crate::view::{
@@ -28,7 +28,8 @@ use crate::view::{
   launchway status production      one of them
   launchway status --json          for a program, with process ids
 
-Ends with 1 when no server answers; what its log knows is shown then.")]
+Ends with 1 when no server answers; what its log knows is shown then. In a folder that never had a \
+server it shows what `launchway up` runs from there.")]
 pub struct Args {
     /// By default all of them
     environment: Option<EnvironmentName>,
@@ -49,6 +50,10 @@ pub async fn run(args: Args, globals: &Globals) -> Outcome {
         Err(error) => return Err(error.into()),
     };
     let state = globals.state();
+    let server = state.join("events.db").is_file() || args.environment.is_some();
+    if !server && here::status(globals).await? {
+        return Ok(Exit::Ok);
+    }
     if let Ok(app) = offline::app(&state).await {
         let status = from_disk(&state, &app, args.environment.as_ref()).await;
         show(&status, globals)?;

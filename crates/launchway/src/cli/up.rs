@@ -11,11 +11,10 @@ use domain::units::Span;
 use engine::docker::project::{Phase, ProjectEngine, Stream};
 use owo_colors::{AnsiColors, OwoColorize};
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::paint::Paint;
 use super::project::LAUNCHWAY;
-use super::{Exit, Failure, Globals, Misread, Outcome, print, print_json};
+use super::{Exit, Failure, Globals, Misread, Outcome, print, print_json, told};
 
 /// Run a Compose project here: compose.yaml is all it needs
 #[derive(clap::Args)]
@@ -102,9 +101,9 @@ async fn left_running(
     let (started, _) = tokio::sync::mpsc::channel(1);
     let up = tokio::select! {
         up = bring_up(engine, project, options, say, started) => up.map_err(failed)?,
-        () = told_to_end() => {
+        exit = told::to_end() => {
             eprintln!("interrupted: what was started goes on; `launchway down --up` takes it away");
-            return Ok(Exit::Interrupted);
+            return Ok(exit);
         }
     };
     let mut containers = Vec::new();
@@ -126,33 +125,20 @@ async fn watched(
     options: &Options,
     say: &Say,
 ) -> Outcome {
-    tokio::select! {
+    let exit = tokio::select! {
         done = attached(engine, project, options, say) => {
             done.map_err(failed)?;
             return Ok(Exit::Ok);
         }
-        () = told_to_end() => {}
-    }
+        exit = told::to_end() => exit,
+    };
     eprintln!("stopping; Ctrl-C again kills");
     let stopped = tokio::select! {
         stopped = stop(engine, &project.name, false, say) => stopped,
-        () = told_to_end() => stop(engine, &project.name, true, say).await,
+        _ = told::to_end() => stop(engine, &project.name, true, say).await,
     };
     stopped.map_err(failed)?;
-    Ok(Exit::Interrupted)
-}
-
-/// SIGINT or SIGTERM.
-async fn told_to_end() {
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    Ok(exit)
 }
 
 /// What `--json` prints with `-d`.

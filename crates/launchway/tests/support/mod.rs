@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -221,6 +222,27 @@ impl Harness {
         let mut command = self.command(arguments);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().expect("launchway starts")
+    }
+
+    /// The same, with a standard input that is open as long as the caller has it.
+    pub fn begin_fed(&self, arguments: &[&str]) -> Child {
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().expect("launchway starts")
+    }
+
+    /// Runs a verb that must succeed with something to read; its standard output.
+    pub fn feed(&self, input: &str, arguments: &[&str]) -> String {
+        let mut child = self.begin_fed(arguments);
+        let mut stdin = child.stdin.take().expect("a pipe");
+        let output = std::thread::scope(|scope| {
+            // What is not wanted is not read.
+            scope.spawn(move || drop(stdin.write_all(input.as_bytes())));
+            child.wait_with_output().expect("it ends")
+        });
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        assert!(output.status.success(), "{arguments:?}\n{out}\n{err}\n{}", self.said());
+        out
     }
 
     /// Runs a verb that must end with `code`; its standard output.

@@ -315,8 +315,21 @@ impl Inner {
 
     fn failed(&self, request: &StepRequest<'_>, built: &Built, error: &BuildError) -> Verdict {
         let tail = self.said(request);
-        let cause = cause::of_build(error, &built.dockerfile, &tail);
+        let cause = cause::of_build(error, &place(built, error), &tail);
         Verdict::without_reports(Outcome::Failed, cause, tail)
+    }
+}
+
+/// The Dockerfile from the project's root, with the line where that is known.
+fn place(built: &Built, error: &BuildError) -> String {
+    if built.options.inline.is_some() {
+        return built.dockerfile.clone();
+    }
+    let path = Path::new(&built.context).join(&built.dockerfile);
+    let path = path.strip_prefix(".").unwrap_or(&path).display();
+    match error {
+        BuildError::Failed { at: Some(at), .. } => format!("{path}:{}", at.line),
+        _ => path.to_string(),
     }
 }
 

@@ -106,7 +106,10 @@ impl ImageBuilder {
         let mut said = std::pin::pin!(self.docker.push_image(repository, Some(options), login));
         while let Some(step) = said.try_next().await? {
             if let Some(detail) = step.error_detail {
-                return Err(BuildError::Failed { said: detail.message.unwrap_or_default() });
+                return Err(BuildError::Failed {
+                    said: detail.message.unwrap_or_default(),
+                    at: None,
+                });
             }
             // Bars draw themselves again and again.
             if let (Some(status), None) =
@@ -136,7 +139,10 @@ impl ImageBuilder {
         let mut said = std::pin::pin!(self.docker.create_image(Some(options), None, login));
         while let Some(step) = said.try_next().await? {
             if let Some(detail) = step.error_detail {
-                return Err(BuildError::Failed { said: detail.message.unwrap_or_default() });
+                return Err(BuildError::Failed {
+                    said: detail.message.unwrap_or_default(),
+                    at: None,
+                });
             }
             if let (Some(status), None) =
                 (step.status, step.progress_detail.and_then(|bar| bar.total))

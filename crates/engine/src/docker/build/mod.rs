@@ -3,6 +3,7 @@
 //! ```text
 //! mod       ImageBuilder: one build, from its request to the image's id
 //! context   the tar that is sent; ignore: what .dockerignore leaves out of it
+//! place     which line of the Dockerfile failed
 //! trace     what BuildKit tells, as lines;  session: what it asks back for
 //! images    find, tag, push, pull, remove;  credentials: logins from Docker's own configuration
 //! wire      plain HTTP to the socket
@@ -14,6 +15,7 @@ mod context;
 mod credentials;
 mod ignore;
 mod images;
+mod place;
 mod save;
 mod session;
 mod trace;
@@ -40,6 +42,7 @@ pub use context::{Context, ignore_files};
 pub use credentials::{Credentials, Login, registry_of};
 pub use ignore::Ignore;
 pub use images::{Image, by_id};
+pub use place::At;
 
 use session::{Answers, Session};
 use trace::Trace;
@@ -116,9 +119,9 @@ pub enum BuildError {
     /// The Engine did not begin.
     #[error("the Docker Engine refused: {0}")]
     Refused(String),
-    /// The build itself failed, in the Engine's words.
+    /// The build itself failed, in the Engine's words, and at what of the Dockerfile where that is known.
     #[error("{said}")]
-    Failed { said: String },
+    Failed { said: String, at: Option<At> },
     #[error("reading the build context: {0}")]
     Context(io::Error),
     #[error("the connection to the Docker Engine broke: {0}")]
@@ -140,7 +143,7 @@ impl From<bollard::errors::Error> for BuildError {
         use bollard::errors::Error;
         match error {
             Error::DockerResponseServerError { message, .. } => Self::Refused(message),
-            Error::DockerStreamError { error } => Self::Failed { said: error },
+            Error::DockerStreamError { error } => Self::Failed { said: error, at: None },
             other => Self::Broken(other.to_string()),
         }
     }
@@ -237,11 +240,12 @@ impl ImageBuilder {
             return Err(BuildError::Refused(said(answer).await));
         }
         let mut log = |line: &str| log(&request.secrets.masked(line));
-        let built = follow(answer.into_body(), &mut log).await;
+        let dockerfile = request.context.dockerfile().unwrap_or_default();
+        let built = follow(answer.into_body(), &dockerfile, &mut log).await;
         match (spoiled(), built) {
             (Some(error), _) => Err(BuildError::Context(error)),
-            (None, Err(BuildError::Failed { said })) => {
-                Err(BuildError::Failed { said: request.secrets.masked(&said) })
+            (None, Err(BuildError::Failed { said, at })) => {
+                Err(BuildError::Failed { said: request.secrets.masked(&said), at })
             }
             (None, built) => built,
         }
@@ -319,6 +323,7 @@ async fn said(answer: Response<Incoming>) -> String {
 /// Reads the answer of a build, a JSON object a line, to its end.
 async fn follow(
     mut body: Incoming,
+    dockerfile: &str,
     log: &mut (dyn FnMut(&str) + Send),
 ) -> Result<Digest, BuildError> {
     let mut story = Story::default();
@@ -335,7 +340,7 @@ async fn follow(
         }
     }
     story.line(&open, log);
-    story.end()
+    story.end(dockerfile)
 }
 
 /// What the Engine has said so far.
@@ -346,6 +351,10 @@ struct Story {
     rest: String,
     error: Option<String>,
     image: Option<String>,
+    /// The step that the classic builder is at.
+    step: Option<String>,
+    /// Steps of BuildKit that failed, and why.
+    failed: Vec<(String, String)>,
 }
 
 impl Story {
@@ -356,6 +365,7 @@ impl Story {
             (Some("moby.buildkit.trace"), Some(Value::String(trace))) => {
                 let told = self.trace.read(&STANDARD.decode(trace).unwrap_or_default());
                 told.lines.iter().for_each(|line| log(line));
+                self.failed.extend(told.failed);
                 return;
             }
             (_, Some(aux)) => {
@@ -372,7 +382,11 @@ impl Story {
             self.rest.push_str(stream);
             while let Some(end) = self.rest.find('\n') {
                 let line: String = self.rest.drain(..=end).collect();
-                log_if(Some(line.trim_end()), log);
+                let line = line.trim_end();
+                if line.starts_with("Step ") {
+                    self.step = Some(line.to_owned());
+                }
+                log_if(Some(line), log);
             }
         }
         let detail = message.pointer("/errorDetail/message").and_then(Value::as_str);
@@ -382,9 +396,13 @@ impl Story {
         }
     }
 
-    fn end(self) -> Result<Digest, BuildError> {
+    fn end(self, dockerfile: &str) -> Result<Digest, BuildError> {
         if let Some(said) = self.error {
-            return Err(BuildError::Failed { said });
+            // Steps beside the one that failed are cancelled, and have failed too.
+            let culprit = self.failed.into_iter().find(|(_, why)| said.contains(why));
+            let step = culprit.map(|(step, _)| step).or(self.step);
+            let at = place::of(dockerfile, step.as_deref(), &said);
+            return Err(BuildError::Failed { said, at });
         }
         let id = self.image.ok_or_else(|| BuildError::broken("it ended without an image"))?;
         images::id(&id)

@@ -22,8 +22,8 @@ struct Numbered {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Told {
     pub lines: Vec<String>,
-    /// The error that a part of the build ended with.
-    pub error: Option<String>,
+    /// The step that failed, and why.
+    pub failed: Option<(String, String)>,
 }
 
 impl Trace {
@@ -76,7 +76,9 @@ impl Trace {
             (true, true) => format!("#{number} CACHED"),
             (true, false) => format!("#{number} DONE {:.1}s", end - started.unwrap_or(end)),
         });
-        told.error = Some(error).filter(|error| !error.is_empty()).or(told.error.take());
+        if !error.is_empty() {
+            told.failed = Some((name, error));
+        }
     }
 
     fn log(&mut self, bytes: &[u8], told: &mut Told) {
@@ -202,7 +204,7 @@ mod tests {
         );
         let told = trace.read(&failed);
         assert_eq!(told.lines, ["#1 last", "#1 ERROR: no"]);
-        assert_eq!(told.error.as_deref(), Some("no"));
+        assert_eq!(told.failed, Some(("[2/3] RUN make".into(), "no".into())));
         assert_eq!(trace.read(&failed), Told::default());
     }
 

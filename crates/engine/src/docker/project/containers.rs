@@ -6,7 +6,7 @@ use std::time::Duration;
 use bollard::models::{
     ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummary, EndpointSettings,
     HealthStatusEnum, HostConfig, Mount as BollardMount, MountTmpfsOptions, MountType,
-    NetworkConnectRequest, PortBinding, RestartPolicy, RestartPolicyNameEnum,
+    MountVolumeOptions, NetworkConnectRequest, PortBinding, RestartPolicy, RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, KillContainerOptions,
@@ -20,8 +20,8 @@ use crate::EngineError;
 use super::super::connect::{is_conflict, is_done, is_missing, status};
 use super::super::containers::{Place, Plan, body};
 use super::super::labels;
-use super::super::mounts::of_kind;
-use super::{DIGEST, INDEX, ProjectEngine, SERVICE, owned};
+use super::super::mounts::{of_kind, uncovered};
+use super::{DIGEST, FOLDER, INDEX, PROJECT, ProjectEngine, SERVICE, owned};
 
 /// A container that is to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,8 +114,11 @@ impl ProjectEngine {
             return Err(EngineError::new(doing, why));
         }
         let docker = self.docker(&doing).await?;
+        let image = docker.inspect_image(&wish.image).await;
+        let image = image.map_err(|error| self.failed(&doing, error))?;
+        let of_image = image.config.and_then(|config| config.volumes).unwrap_or_default();
         let options = CreateContainerOptionsBuilder::new().name(&wish.name).build();
-        let made = docker.create_container(Some(options), whole(wish)).await;
+        let made = docker.create_container(Some(options), whole(wish, &of_image)).await;
         let made = made.map_err(|error| match is_conflict(&error) {
             true => EngineError::new(
                 &doing,
@@ -298,9 +301,13 @@ fn published(inside: &str, host: &PortBinding) -> String {
     }
 }
 
-/// What every container of ours has in common, and what only `up` does: ports as written, restarts as written.
-fn whole(wish: &Wish) -> bollard::models::ContainerCreateBody {
+/// What every container of ours has in common, and what only `up` does: ports as written, restarts as written. `of_image`:
+/// the paths of its volumes.
+fn whole(wish: &Wish, of_image: &[String]) -> bollard::models::ContainerCreateBody {
     let container = &wish.container;
+    let said = container.mounts.iter().filter_map(|said| mount(said, &wish.labels));
+    let unsaid = uncovered(container, of_image).map(|target| unnamed(target, false, &wish.labels));
+    let mounts = said.chain(unsaid).collect();
     let places = wish.networks.iter().map(|(network, aliases)| Place {
         network: network.clone(),
         aliases: aliases.clone(),
@@ -312,7 +319,7 @@ fn whole(wish: &Wish) -> bollard::models::ContainerCreateBody {
         container,
         env: wish.env.clone(),
         labels: owned(&wish.labels),
-        mounts: container.mounts.iter().filter_map(mount).collect(),
+        mounts,
         networks: places.collect(),
         publish: None,
         restart: false,
@@ -359,11 +366,11 @@ fn restart(restart: Restart) -> RestartPolicy {
     RestartPolicy { name: Some(name), maximum_retry_count: most.map(i64::from) }
 }
 
-fn mount(mount: &Mount) -> Option<BollardMount> {
+fn mount(mount: &Mount, labels: &BTreeMap<String, String>) -> Option<BollardMount> {
     let (target, read_only) = (mount.target.as_str(), mount.read_only);
     let (kind, source) = match &mount.source {
         Source::Volume(name) => (MountType::VOLUME, Some(name.clone())),
-        Source::Anonymous => (MountType::VOLUME, None),
+        Source::Anonymous => return Some(unnamed(target, read_only, labels)),
         Source::Host(path) | Source::Project(path) => {
             (MountType::BIND, Some(path.to_string_lossy().into_owned()))
         }
@@ -380,6 +387,15 @@ fn mount(mount: &Mount) -> Option<BollardMount> {
         Source::Text { .. } => return None,
     };
     Some(of_kind(kind, source, target, read_only))
+}
+
+/// A volume without a name. It says whose it is: once its container is gone, nothing else tells it from others.
+fn unnamed(target: &str, read_only: bool, labels: &BTreeMap<String, String>) -> BollardMount {
+    let labels = labels.iter().filter(|(name, _)| [PROJECT, FOLDER].contains(&name.as_str()));
+    let labels = labels.map(|(name, value)| (name.clone(), value.clone())).collect();
+    let options = MountVolumeOptions { labels: Some(labels), ..MountVolumeOptions::default() };
+    let plain = of_kind(MountType::VOLUME, None, target, read_only);
+    BollardMount { volume_options: Some(options), ..plain }
 }
 
 fn texts(container: &Container) -> impl Iterator<Item = &Mount> {

@@ -1,7 +1,7 @@
-//! What a container writes, line by line, from now on and over its restarts.
+//! What a container writes, line by line: what it wrote last, and from now on over its restarts.
 
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bollard::container::LogOutput;
 use bollard::query_parameters::LogsOptionsBuilder;
@@ -39,9 +39,18 @@ impl ProjectEngine {
         since: i32,
         say: &mut (dyn FnMut(Line) + Send),
     ) -> Result<Option<Phase>, EngineError> {
-        let mut reader = Reader::default();
+        self.on(id, &mut Reader::default(), since, say).await
+    }
+
+    async fn on(
+        &self,
+        id: &str,
+        reader: &mut Reader,
+        since: i32,
+        say: &mut (dyn FnMut(Line) + Send),
+    ) -> Result<Option<Phase>, EngineError> {
         loop {
-            self.read(id, since, &mut reader, say).await?;
+            self.read(id, since, reader, say).await?;
             match self.look(id).await?.map(|look| look.phase) {
                 Some(Phase::Running | Phase::Restarting) => tokio::time::sleep(AGAIN).await,
                 ended => return Ok(ended),
@@ -51,6 +60,36 @@ impl ProjectEngine {
 
     /// The last lines that it wrote, oldest first.
     pub async fn tail(&self, id: &str, lines: usize) -> Result<Vec<String>, EngineError> {
+        let mut all = Vec::new();
+        let mut keep = |line: Line| all.push(line.text);
+        self.last(id, lines, &mut Reader::default(), &mut keep).await?;
+        Ok(all)
+    }
+
+    /// Hands the last lines that it wrote to `say`, and with `on` goes on as [`ProjectEngine::follow`] does.
+    pub async fn show(
+        &self,
+        id: &str,
+        lines: usize,
+        on: bool,
+        say: &mut (dyn FnMut(Line) + Send),
+    ) -> Result<(), EngineError> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let mut reader = Reader::default();
+        self.last(id, lines, &mut reader, say).await?;
+        if on {
+            self.on(id, &mut reader, i32::try_from(now).unwrap_or(0), say).await?;
+        }
+        Ok(())
+    }
+
+    async fn last(
+        &self,
+        id: &str,
+        lines: usize,
+        reader: &mut Reader,
+        say: &mut (dyn FnMut(Line) + Send),
+    ) -> Result<(), EngineError> {
         let doing = format!("reading the log of {id}");
         let options = LogsOptionsBuilder::new()
             .stdout(true)
@@ -58,14 +97,12 @@ impl ProjectEngine {
             .timestamps(true)
             .tail(&lines.to_string())
             .build();
-        let (mut reader, mut all) = (Reader::default(), Vec::new());
-        let mut keep = |line: Line| all.push(line.text);
         let mut said = Pin::from(Box::new(self.docker(&doing).await?.logs(id, Some(options))));
         while let Some(piece) = said.next().await {
-            reader.take(piece.map_err(|error| self.failed(&doing, error))?, &mut keep);
+            reader.take(piece.map_err(|error| self.failed(&doing, error))?, say);
         }
-        reader.end(&mut keep);
-        Ok(all)
+        reader.end(say);
+        Ok(())
     }
 
     async fn read(

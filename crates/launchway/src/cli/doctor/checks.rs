@@ -39,6 +39,8 @@ pub async fn all(globals: &Globals) -> Vec<Check> {
     checks.push(space(&state));
     checks.extend(running(&globals.client(), &state).await);
     checks.push(strays(&state));
+    let built = super::super::images::built(globals).await;
+    checks.extend(built.iter().map(|built| Check::ok("images", built.said())));
     checks
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use domain::config::OutlinedService;
+use domain::config::{EngineKind, OutlinedService};
 use serde_json::Value;
 
 /// What was guessed about one service of ours.
@@ -11,8 +11,10 @@ pub struct Guess {
     pub health: Option<String>,
     pub setup: Option<String>,
     pub serve: Serve,
-    /// Published on the machine under plain Compose.
-    published: bool,
+    /// Its ports that plain Compose publishes on the machine.
+    pub published: Vec<u16>,
+    /// There is a Dockerfile where Compose looks for it.
+    has_dockerfile: bool,
     /// Path prefixes that its nginx passes on to other services.
     passes: Vec<(String, String)>,
 }
@@ -27,18 +29,33 @@ pub enum Serve {
 /// Guesses about `service`; nothing for a backing one.
 pub fn service(folder: &Path, service: &OutlinedService, all: &[OutlinedService]) -> Option<Guess> {
     let context = folder.join(service.context.as_ref()?);
-    let dockerfile = std::fs::read_to_string(context.join(&service.dockerfile)).unwrap_or_default();
-    let (setup, serve) = native(&context, &dockerfile);
-    let is_static = matches!(serve, Serve::Files(_));
+    let dockerfile = std::fs::read_to_string(context.join(&service.dockerfile)).ok();
+    let has_dockerfile = dockerfile.is_some();
+    let (setup, serve) = native(&context, &dockerfile.unwrap_or_default());
     let nginx = std::fs::read_to_string(context.join("nginx.conf")).unwrap_or_default();
     Some(Guess {
         name: service.name.clone(),
-        health: service.health.clone().filter(|_| !is_static),
+        health: service.health.clone(),
         setup,
         serve,
-        published: !service.published.is_empty(),
+        published: ports(service),
+        has_dockerfile,
         passes: passes(&nginx, all),
     })
+}
+
+/// Images where all can be built: that is how Compose ran them so far.
+pub fn engine(guesses: &[Guess]) -> EngineKind {
+    match guesses.iter().all(|guess| guess.has_dockerfile) {
+        true => EngineKind::Docker,
+        false => EngineKind::Process,
+    }
+}
+
+fn ports(service: &OutlinedService) -> Vec<u16> {
+    let mut ports = service.published.clone();
+    ports.dedup();
+    ports
 }
 
 /// Every path prefix has one service: the page at `/`, what it passes on, and what is published.
@@ -47,7 +64,7 @@ pub fn routes(guesses: &[Guess]) -> Vec<(String, String)> {
     let page = guesses
         .iter()
         .find(is_page)
-        .or_else(|| guesses.iter().find(|guess| guess.published))
+        .or_else(|| guesses.iter().find(|guess| !guess.published.is_empty()))
         .or(guesses.first());
     let mut routes: Vec<(String, String)> =
         page.map(|page| ("/".into(), page.name.clone())).into_iter().collect();
@@ -62,7 +79,7 @@ pub fn routes(guesses: &[Guess]) -> Vec<(String, String)> {
     }
     for guess in guesses {
         let is_api = ["backend", "api", "server"].contains(&guess.name.as_str());
-        match (is_api, guess.published) {
+        match (is_api, !guess.published.is_empty()) {
             (true, _) => add("/api".into(), &guess.name),
             (false, true) => add(format!("/{}", guess.name), &guess.name),
             (false, false) => {}
