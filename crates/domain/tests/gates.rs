@@ -1,4 +1,4 @@
-//! A commit cannot remove the gates that it has to pass.
+//! A commit cannot remove the gates that it has to pass, and who waits at one is told for what and how long.
 
 mod support;
 
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use domain::app::{Action, App, EnvironmentEvent, Event};
 use domain::config::Project;
 use domain::pipeline::{Outcome, RunAction, RunEvent};
-use domain::rollout::{Gates, Phase, RolloutEvent};
+use domain::rollout::{Gates, Phase, Rollout, RolloutEvent};
 use domain::slot::Endpoint;
 use domain::{Identity, ReleaseId, Timestamp};
 use support::{commit, environment_name, project, service_name, step_result};
@@ -56,7 +56,24 @@ fn the_old_slot_has_its_drain_and_the_spread_over_which_the_rest_is_closed() {
     assert!(spread > 0, "nothing was tested");
 }
 
+#[test]
+fn a_start_is_said_to_last_for_the_configured_limit_and_for_the_margin_only_after_it() {
+    let mut app = App::default();
+    let rollout = until(&mut app, "staging", |phase| *phase == Phase::Starting);
+    let limit = NOW + rollout.gates.start_limit;
+    let until = |now| app.hold(&rollout, now).unwrap().until.unwrap();
+    assert_eq!(until(NOW), limit);
+    let late = until(limit);
+    assert!(late > limit, "{late}");
+    assert_eq!(app.deadline(), Some(late), "that is when it is given up");
+}
+
 fn build(app: &mut App, n: u64, project: Arc<Project>, branch: Option<&str>) {
+    begin(app, n, project, branch);
+    all_goes_well(app);
+}
+
+fn begin(app: &mut App, n: u64, project: Arc<Project>, branch: Option<&str>) {
     let run = app.next_run_id();
     let requested = Event::RunRequested {
         commit: commit(n).id,
@@ -67,25 +84,40 @@ fn build(app: &mut App, n: u64, project: Arc<Project>, branch: Option<&str>) {
     app.step(&requested, NOW).unwrap();
     let event = RunEvent::Planned { commit: commit(n), project };
     app.step(&Event::Run { run, event }, NOW).unwrap();
-    all_goes_well(app);
 }
 
 /// Performs what is pending, with good luck, and approves what waits, until nothing is left to do.
 fn all_goes_well(app: &mut App) {
+    while goes_on(app) {}
+}
+
+/// The first rollout in an environment, as soon as it is in such a phase.
+fn until(app: &mut App, environment: &str, wanted: impl Fn(&Phase) -> bool) -> Rollout {
+    begin(app, 1, project(), Some("develop"));
     loop {
-        let waiting =
-            app.rollouts.values().find(|r| matches!(r.phase, Phase::AwaitingApproval { .. }));
-        let event = match (app.pending().first(), waiting) {
-            (Some(action), _) => result(action),
-            (None, Some(rollout)) => {
-                let by = Identity::new("grace").unwrap();
-                let event = RolloutEvent::Approved { by, groups: vec![] };
-                Event::Rollout { rollout: rollout.id.clone(), event }
-            }
-            (None, None) => return,
-        };
-        app.step(&event, NOW).unwrap();
+        let here = |r: &&Rollout| r.environment == environment_name(environment);
+        let found = app.rollouts.values().find(here).filter(|r| wanted(&r.phase));
+        if let Some(rollout) = found {
+            return rollout.clone();
+        }
+        assert!(goes_on(app), "it was never there");
     }
+}
+
+/// The next thing that is pending happens; says whether there was one.
+fn goes_on(app: &mut App) -> bool {
+    let waiting = app.rollouts.values().find(|r| matches!(r.phase, Phase::AwaitingApproval { .. }));
+    let event = match (app.pending().first(), waiting) {
+        (Some(action), _) => result(action),
+        (None, Some(rollout)) => {
+            let by = Identity::new("grace").unwrap();
+            let event = RolloutEvent::Approved { by, groups: vec![] };
+            Event::Rollout { rollout: rollout.id.clone(), event }
+        }
+        (None, None) => return false,
+    };
+    app.step(&event, NOW).unwrap();
+    true
 }
 
 fn result(action: &Action) -> Event {

@@ -24,7 +24,7 @@ impl fmt::Display for Hold {
 
 impl App {
     /// What a rollout waits for; `None` when it has ended.
-    pub fn hold(&self, rollout: &Rollout) -> Option<Hold> {
+    pub fn hold(&self, rollout: &Rollout, now: Timestamp) -> Option<Hold> {
         let slot = rollout.candidate.map(|c| c.to_string()).unwrap_or_default();
         let reason = match &rollout.phase {
             Phase::AwaitingApproval { .. } => {
@@ -51,7 +51,9 @@ impl App {
             Phase::Discarding { .. } => format!("slot {slot} to be taken away"),
             Phase::Live | Phase::Ended { .. } => return None,
         };
-        Some(Hold { reason, until: rollout.deadline() })
+        // What was configured, and the margin after it only when that has begun.
+        let until = rollout.limit().filter(|limit| now < *limit).or_else(|| rollout.deadline());
+        Some(Hold { reason, until })
     }
 
     /// What a run waits for; `None` when it has ended.

@@ -219,23 +219,32 @@ impl Rollout {
         !self.ended() && !matches!(self.phase, Phase::AwaitingApproval { .. } | Phase::Queued)
     }
 
-    /// When time alone moves it on.
-    pub fn deadline(&self) -> Option<Timestamp> {
+    /// Until when what the phase waits for may take, as it was configured; see [`Rollout::deadline`].
+    pub fn limit(&self) -> Option<Timestamp> {
         let waits = |limit: Duration| Some(self.since + limit);
         match &self.phase {
             Phase::AwaitingApproval { expires } => Some(*expires),
             Phase::Preparing => waits(gates::PREPARE_LIMIT),
-            Phase::Migrating => waits(gates::MIGRATE_LIMIT + gates::MARGIN),
-            Phase::Starting => waits(self.gates.start_limit + gates::MARGIN),
-            Phase::Exposing => waits(gates::PUBLISH_LIMIT),
-            Phase::Verifying { check } => {
-                self.gates.checks.get(*check).and_then(|c| waits(c.limit() + gates::MARGIN))
-            }
-            Phase::Switching => waits(gates::PUBLISH_LIMIT),
-            Phase::Baking { until } => Some(*until + gates::MARGIN),
-            Phase::Draining { until } => Some(*until + gates::MARGIN),
+            Phase::Migrating => waits(gates::MIGRATE_LIMIT),
+            Phase::Starting => waits(self.gates.start_limit),
+            Phase::Exposing | Phase::Switching => waits(gates::PUBLISH_LIMIT),
+            Phase::Verifying { check } => waits(self.gates.checks.get(*check)?.limit()),
+            Phase::Baking { until } | Phase::Draining { until } => Some(*until),
             _ => None,
         }
+    }
+
+    /// When time alone moves it on: an effect with a limit of its own has a margin to keep to it.
+    pub fn deadline(&self) -> Option<Timestamp> {
+        let margin = match &self.phase {
+            Phase::Migrating
+            | Phase::Starting
+            | Phase::Verifying { .. }
+            | Phase::Baking { .. }
+            | Phase::Draining { .. } => gates::MARGIN,
+            _ => Duration::ZERO,
+        };
+        Some(self.limit()? + margin)
     }
 
     pub(crate) fn enter(&mut self, phase: Phase, now: Timestamp) {

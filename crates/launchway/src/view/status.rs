@@ -248,7 +248,7 @@ impl Gathered<'_> {
         let here = |rollout: &&Rollout| rollout.environment == *name;
         let mut rollouts: Vec<&Rollout> = self.app.rollouts.values().filter(here).collect();
         rollouts.sort_by_key(|rollout| domain::app::number(&rollout.id));
-        let view = |rollout: &&Rollout| RolloutView::of(self.app, &self.notes, rollout);
+        let view = |rollout: &&Rollout| RolloutView::of(self.app, &self.notes, rollout, self.now);
         let waits = |rollout: &&&Rollout| !rollout.ended() && !rollout.under_way();
         EnvironmentView {
             name: name.clone(),
@@ -438,7 +438,12 @@ fn state_of(state: &ReplicaState) -> (&'static str, Option<String>) {
 
 impl RolloutView {
     /// As it stands.
-    pub fn of(app: &App, notes: &HashMap<Action, String>, rollout: &Rollout) -> Self {
+    pub fn of(
+        app: &App,
+        notes: &HashMap<Action, String>,
+        rollout: &Rollout,
+        now: Timestamp,
+    ) -> Self {
         let approval = matches!(rollout.phase, Phase::AwaitingApproval { .. });
         Self {
             id: rollout.id.clone(),
@@ -454,7 +459,7 @@ impl RolloutView {
                 Phase::Live => Some("went live".into()),
                 _ => None,
             },
-            hold: app.hold(rollout),
+            hold: app.hold(rollout, now),
             note: super::note_of(notes, rollout).filter(|_| rollout.under_way()),
             command: approval.then(|| super::approval_command(rollout)),
         }
