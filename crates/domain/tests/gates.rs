@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use domain::app::{Action, App, EnvironmentEvent, Event};
@@ -9,7 +10,7 @@ use domain::config::Project;
 use domain::pipeline::{Outcome, RunAction, RunEvent};
 use domain::rollout::{Gates, Phase, Rollout, RolloutEvent};
 use domain::slot::Endpoint;
-use domain::{Identity, ReleaseId, Timestamp};
+use domain::{Identity, ReleaseId, RolloutId, Timestamp};
 use support::{commit, environment_name, project, service_name, step_result};
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -29,17 +30,12 @@ fn a_commit_that_drops_approval_bake_and_after_still_has_to_pass_them() {
         environment.bake = None;
     }
     build(&mut app, 2, Arc::new(bare), None);
-    let deploy = |environment| Event::DeployRequested {
-        environment: environment_name(environment),
-        release: ReleaseId::nth(2),
-        by: Identity::new("eve").unwrap(),
-    };
-    let refused = app.step(&deploy("production"), NOW).unwrap_err();
+    let refused = app.step(&deploy("production", 2), NOW).unwrap_err();
     assert!(refused.gate && refused.reason.contains("was not good in staging"), "{refused}");
 
-    app.step(&deploy("staging"), NOW).unwrap();
+    app.step(&deploy("staging", 2), NOW).unwrap();
     all_goes_well(&mut app);
-    app.step(&deploy("production"), NOW).unwrap();
+    app.step(&deploy("production", 2), NOW).unwrap();
     let rollout = app.rollouts.values().max_by_key(|r| domain::app::number(&r.id)).unwrap();
     assert!(matches!(rollout.phase, Phase::AwaitingApproval { .. }), "{:?}", rollout.phase);
     assert_eq!(rollout.gates.bake, project().environments[1].bake);
@@ -66,6 +62,70 @@ fn a_start_is_said_to_last_for_the_configured_limit_and_for_the_margin_only_afte
     let late = until(limit);
     assert!(late > limit, "{late}");
     assert_eq!(app.deadline(), Some(late), "that is when it is given up");
+}
+
+#[test]
+fn who_waits_behind_a_rollout_is_told_for_which_and_how_to_end_it() {
+    let mut app = App::default();
+    until(&mut app, "staging", |phase| *phase == Phase::Starting);
+    let waits = |app: &App| {
+        let queued = app.rollouts.values().find(|r| r.phase == Phase::Queued).unwrap();
+        app.hold(queued, NOW).unwrap().to_string()
+    };
+    app.step(&deploy("staging", 1), NOW).unwrap();
+    assert_eq!(waits(&app), "ro-1 (r1, starting) to end; `launchway abort ro-1` stops it");
+    app.step(&abort(&RolloutId::nth(1)), NOW).unwrap();
+    assert_eq!(waits(&app), "ro-1 (r1, discarding) to end");
+}
+
+#[test]
+fn a_way_out_is_named_exactly_as_long_as_it_is_taken() {
+    let mut app = App::default();
+    build(&mut app, 1, project(), Some("develop"));
+    begin(&mut app, 2, project(), Some("develop"));
+    let mut phases = BTreeSet::new();
+    let mut look = |app: &App| {
+        for (id, rollout) in &app.rollouts {
+            phases.insert(rollout.phase.name());
+            let taken = app.clone().step(&abort(id), NOW).is_ok();
+            assert_eq!(rollout.way_out().is_some(), taken, "{}", rollout.phase.name());
+        }
+    };
+    let mut back = None;
+    loop {
+        look(&app);
+        let bakes = |r: &&Rollout| matches!(r.phase, Phase::Baking { .. }) && r.previous.is_some();
+        if back.is_none()
+            && let Some(rollout) = app.rollouts.values().find(bakes)
+        {
+            let mut aborted = app.clone();
+            aborted.step(&abort(&rollout.id), NOW).unwrap();
+            back = Some(aborted);
+        }
+        if !goes_on(&mut app) {
+            break;
+        }
+    }
+    let mut back = back.expect("something baked");
+    while goes_on(&mut back) {
+        look(&back);
+    }
+    for phase in ["awaiting approval", "starting", "baking", "draining", "discarding", "live"] {
+        assert!(phases.contains(phase), "{phase} was not seen: {phases:?}");
+    }
+}
+
+fn deploy(environment: &str, release: u64) -> Event {
+    Event::DeployRequested {
+        environment: environment_name(environment),
+        release: ReleaseId::nth(release),
+        by: Identity::new("eve").unwrap(),
+    }
+}
+
+fn abort(id: &RolloutId) -> Event {
+    let event = RolloutEvent::Aborted { by: Identity::new("eve").unwrap() };
+    Event::Rollout { rollout: id.clone(), event }
 }
 
 fn build(app: &mut App, n: u64, project: Arc<Project>, branch: Option<&str>) {

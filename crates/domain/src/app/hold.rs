@@ -32,7 +32,7 @@ impl App {
                 format!("approval by one of: {}", from.unwrap_or_default())
             }
             Phase::Queued => match self.active(&rollout.environment) {
-                Some(active) => format!("{} is {}", active.id, active.phase.name()),
+                Some(active) => behind(active),
                 None => "its turn".into(),
             },
             Phase::Preparing => "backing services to be ready".into(),
@@ -68,4 +68,10 @@ impl App {
         };
         Some(Hold { reason, until: None })
     }
+}
+
+/// For the end of a rollout, and how not to wait for it.
+fn behind(active: &Rollout) -> String {
+    let way_out = active.way_out().map_or(String::new(), |way_out| format!("; {way_out}"));
+    format!("{} ({}, {}) to end{way_out}", active.id, active.release, active.phase.name())
 }

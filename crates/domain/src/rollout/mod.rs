@@ -219,6 +219,22 @@ impl Rollout {
         !self.ended() && !matches!(self.phase, Phase::AwaitingApproval { .. } | Phase::Queued)
     }
 
+    /// What ends it before its time, for people; `None` when it cannot be aborted (any more).
+    pub fn way_out(&self) -> Option<String> {
+        let does = match self.phase {
+            Phase::Switching | Phase::Baking { .. } | Phase::Draining { .. } => {
+                self.previous?;
+                "takes it back"
+            }
+            Phase::Live
+            | Phase::Reverting { .. }
+            | Phase::Discarding { .. }
+            | Phase::Ended { .. } => return None,
+            _ => "stops it",
+        };
+        Some(format!("`launchway abort {}` {does}", self.id))
+    }
+
     /// Until when what the phase waits for may take, as it was configured; see [`Rollout::deadline`].
     pub fn limit(&self) -> Option<Timestamp> {
         let waits = |limit: Duration| Some(self.since + limit);
