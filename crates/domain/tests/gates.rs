@@ -206,7 +206,9 @@ fn result(action: &Action) -> Event {
         Action::Check { rollout: id, check } => {
             rollout(id, RolloutEvent::CheckPassed { check: *check, notes: vec![] })
         }
-        Action::Watch { rollout: id } => rollout(id, RolloutEvent::Baked { notes: vec![] }),
+        Action::Watch { rollout: id } => {
+            rollout(id, RolloutEvent::Baked { notes: vec![], unjudged: false })
+        }
         Action::Drain { rollout: id, .. } => {
             rollout(id, RolloutEvent::Drained { last_request: None })
         }

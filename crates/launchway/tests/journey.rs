@@ -273,6 +273,15 @@ fn a_rollout_that_bakes_is_rolled_back_by_the_same_verb() {
     assert_eq!(back["live"], "r1");
     assert!(harness.get("staging").expect("an answer").ends_with("first r1\n"));
     harness.expect(0, &["doctor"]);
+
+    harness.project.write("launchway.yaml", &baking.replace("10m", "1s"));
+    harness.project.save("Bakes alone");
+    let judged = "no requests came during its bake: nothing was judged";
+    let said = harness.expect(0, &["deploy", "staging"]);
+    assert_eq!(said, format!("r3 is live in staging; {judged}\n"));
+    for shown in [&["status", "staging"], &["history", "staging"]] {
+        assert!(harness.expect(0, shown).contains(judged), "{shown:?}");
+    }
 }
 
 #[test]

@@ -223,6 +223,7 @@ impl App {
             switches: Vec::new(),
             evidence: None,
             notes: Vec::new(),
+            unjudged: false,
         };
         self.rollouts.insert(id, rollout);
         self.environments

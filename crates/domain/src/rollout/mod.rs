@@ -57,6 +57,9 @@ pub struct Rollout {
     pub evidence: Option<Evidence>,
     /// What the checks and the bake had to say.
     pub notes: Vec<String>,
+    /// Nobody asked anything during its bake: it passed, and is not known to be good.
+    #[serde(default)]
+    pub unjudged: bool,
     /// Each phase and when it was entered.
     pub timeline: Vec<(Timestamp, String)>,
 }
@@ -193,6 +196,8 @@ pub enum RolloutEvent {
     },
     Baked {
         notes: Vec<String>,
+        #[serde(default)]
+        unjudged: bool,
     },
     Breached {
         evidence: Evidence,
@@ -217,6 +222,11 @@ impl Rollout {
     /// It has taken its place in the environment: slot and lock are its own.
     pub fn under_way(&self) -> bool {
         !self.ended() && !matches!(self.phase, Phase::AwaitingApproval { .. } | Phase::Queued)
+    }
+
+    /// What people have to know of one that went live.
+    pub fn caveat(&self) -> Option<&'static str> {
+        self.unjudged.then_some("no requests came during its bake: nothing was judged")
     }
 
     /// What ends it before its time, for people; `None` when it cannot be aborted (any more).

@@ -38,8 +38,9 @@ impl Rollout {
                 self.notes.extend(notes.iter().cloned());
                 self.verify_from(check + 1, now);
             }
-            (RolloutEvent::Baked { notes }, Phase::Baking { .. }) => {
+            (RolloutEvent::Baked { notes, unjudged }, Phase::Baking { .. }) => {
                 self.notes.extend(notes.iter().cloned());
+                self.unjudged = *unjudged;
                 self.drain(now);
             }
             (RolloutEvent::Breached { evidence, last_request }, Phase::Baking { .. }) => {

@@ -179,7 +179,8 @@ impl Notes {
 pub fn ending(rollout: &Rollout) -> (Exit, String) {
     let (id, release, environment) = (&rollout.id, &rollout.release, &rollout.environment);
     let Phase::Ended { end } = &rollout.phase else {
-        return (Exit::Ok, format!("{release} is live in {environment}"));
+        let caveat = rollout.caveat().map_or(String::new(), |caveat| format!("; {caveat}"));
+        return (Exit::Ok, format!("{release} is live in {environment}{caveat}"));
     };
     let exit = match end {
         End::RolledBack { .. } => Exit::RolledBack,

@@ -192,7 +192,8 @@ impl Page {
             let text = self.rollback(environment, &environment.rollback);
             self.row("rollback", &text);
         }
-        if let Some(last) = environment.last.as_ref().filter(|last| last.phase != "live") {
+        let telling = |last: &&RolloutView| last.phase != "live" || last.unjudged;
+        if let Some(last) = environment.last.as_ref().filter(telling) {
             let end = last.end.clone().unwrap_or_default();
             let text = format!(
                 "{} of {} {}, {}",

@@ -154,6 +154,9 @@ pub struct RolloutView {
     pub since: Timestamp,
     /// How it ended, in a sentence.
     pub end: Option<String>,
+    /// It went live, and its bake had nothing to judge.
+    #[serde(default)]
+    pub unjudged: bool,
     pub hold: Option<Hold>,
     /// What is in the way.
     pub note: Option<String>,
@@ -456,9 +459,13 @@ impl RolloutView {
             since: rollout.since,
             end: match &rollout.phase {
                 Phase::Ended { end } => Some(end.to_string()),
-                Phase::Live => Some("went live".into()),
+                Phase::Live => {
+                    let caveat = rollout.caveat().map(|caveat| format!("; {caveat}"));
+                    Some(format!("went live{}", caveat.unwrap_or_default()))
+                }
                 _ => None,
             },
+            unjudged: rollout.unjudged,
             hold: app.hold(rollout, now),
             note: super::note_of(notes, rollout).filter(|_| rollout.under_way()),
             command: approval.then(|| super::approval_command(rollout)),
