@@ -24,6 +24,11 @@ fn a_commit_goes_to_staging_by_itself_and_to_production_when_approved_and_back()
 
     harness.project.commit("second");
     harness.wait_for_live("staging", "second");
+    let asked = harness.expect(0, &["deploy", "production", "r1"]);
+    assert!(
+        asked.starts_with("r1 is live there already; ro-4 (r2, awaiting approval) "),
+        "{asked}"
+    );
     harness.eventually("the second waits for approval", || {
         harness.launchway(&["approve", "production"]).status.success()
     });
@@ -268,6 +273,14 @@ fn a_rollout_that_bakes_is_rolled_back_by_the_same_verb() {
     assert!(harness.live("staging").is_some_and(|live| live.subject == "Bakes"));
     let shown = harness.expect(0, &["status", "staging"]);
     assert!(shown.contains("rollback   ready to r1"), "{shown}");
+    let asked = |release: &str| harness.expect(0, &["deploy", "staging", release, "--no-wait"]);
+    assert!(asked("r2").starts_with("ro-3 "), "the same rollout");
+    assert!(asked("r1").starts_with("ro-4 "));
+    let shown = harness.expect(0, &["status", "staging"]);
+    let waits = "waits for ro-3 (r2, baking) to end; `launchway abort ro-3` takes it back";
+    assert!(shown.contains(waits), "{shown}");
+    assert!(asked("r2").starts_with("ro-5 "), "r1 would have replaced what bakes");
+    harness.expect(0, &["abort", "ro-5"]);
     let back = harness.expect(0, &["rollback", "staging", "--wait", "--json"]);
     let back: serde_json::Value = serde_json::from_str(&back).expect("JSON");
     assert_eq!(back["live"], "r1");

@@ -197,15 +197,17 @@ async fn deploy_release(
     if !app.releases.contains_key(&release) {
         return Err(no_such("release", release.as_str()));
     }
-    let same = |r: &&Rollout| {
-        r.environment == environment && r.release == release && r.kind == Kind::Deploy && !r.ended()
-    };
-    if let Some(rollout) = app.rollouts.values().find(same) {
+    let here = || app.rollouts.values().filter(|r| r.environment == environment && !r.ended());
+    let same = here().find(|r| r.release == release && r.kind == Kind::Deploy);
+    // What another one waits to replace does not stay: the newest wish wins.
+    let queued = here().find(|r| r.phase == Phase::Queued && r.release != release);
+    if let Some(rollout) = same.filter(|_| queued.is_none()) {
         return Ok(Json(DeployAnswer::RollsOut(rollout.id.clone())));
     }
     let live = app.environments.get(&environment).and_then(|state| state.live_release());
     if live == Some(&release) && app.active(&environment).is_none() {
-        return Ok(Json(DeployAnswer::Live(release)));
+        let next = to_replace(&app, &environment, here().next());
+        return Ok(Json(DeployAnswer::Live { release, next }));
     }
     let event =
         Event::DeployRequested { environment: environment.clone(), release, by: peer.identity()? };
@@ -213,6 +215,22 @@ async fn deploy_release(
     let rollout = newest_rollout(&app, &environment);
     let rollout = rollout.ok_or_else(|| Problem::conflict("the rollout is gone already"))?;
     Ok(Json(DeployAnswer::RollsOut(rollout)))
+}
+
+/// What is on its way to replace the live release: what waits for approval, or a build.
+fn to_replace(app: &App, name: &EnvironmentName, waiting: Option<&Rollout>) -> Option<String> {
+    if let Some(waiting) = waiting {
+        let (id, phase, way_out) = (&waiting.id, waiting.phase.name(), waiting.way_out()?);
+        return Some(format!("{id} ({}, {phase}) is to replace it; {way_out}", waiting.release));
+    }
+    let follows = app.routed(name).and_then(|config| config.branch.as_ref());
+    let brings = |run: &&Run| {
+        let followed = run.branch.is_some() && run.branch.as_ref() == follows;
+        !run.ended() && (followed || run.deploy_to.as_ref() == Some(name))
+    };
+    let run = app.runs.values().filter(brings).max_by_key(|run| number(&run.id))?;
+    let (id, commit) = (&run.id, run.commit.short());
+    Some(format!("{id} builds {commit} to replace it; `launchway abort {id}` stops that"))
 }
 
 /// A commit that somebody wants built for an environment, with what git knows of it.
