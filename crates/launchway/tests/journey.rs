@@ -52,6 +52,7 @@ fn a_commit_goes_to_staging_by_itself_and_to_production_when_approved_and_back()
 
     let history = harness.expect(0, &["history"]);
     assert!(history.contains("run-2") && history.contains("rollback"), "{history}");
+    assert!(history.contains(" (branch main)") && !history.contains("by ("), "{history}");
     harness.expect(0, &["down"]);
     assert!(harness.server_ended().success());
     assert_eq!(harness.left_over(), Vec::<u32>::new());
@@ -255,7 +256,8 @@ fn a_release_that_does_not_start_leaves_its_evidence_and_the_old_one_live() {
     let output = harness.launchway(&["deploy", "staging"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let said = support::text(&output.stderr);
-    assert!(said.contains("no port for me") && said.contains("web/app.py"), "{said}");
+    assert!(said.contains("web 0 exited with code 1; it last said: no port for me"), "{said}");
+    assert!(said.contains("web/app.py"), "{said}");
     let live = harness.wait_for_live("staging", "The first");
     assert_eq!(live.pids, good.pids);
 }

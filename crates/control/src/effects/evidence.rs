@@ -70,7 +70,7 @@ fn cause(state: &ReplicaState) -> Option<String> {
         ReplicaState::Exited { exit, tail } => {
             let last = tail.iter().rev().find(|line| !line.trim().is_empty());
             let last = last.map_or(String::new(), |line| format!("; it last said: {line}"));
-            Some(format!("ended with {exit}{last}"))
+            Some(format!("{}{last}", exit.predicate()))
         }
         ReplicaState::Starting { transcript } | ReplicaState::Unready { transcript } => {
             let Some(probe) = transcript.last() else { return Some("was never probed".into()) };

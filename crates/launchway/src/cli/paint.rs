@@ -73,3 +73,11 @@ pub fn left(now: Timestamp, until: Timestamp) -> String {
 pub fn commit(commit: Option<&CommitId>) -> &str {
     commit.map_or("-", CommitId::short)
 }
+
+/// Who asked for something: `by ada`, or `(branch main)` where a new head of it did.
+pub fn by(who: &str) -> String {
+    match who.starts_with('(') {
+        true => who.into(),
+        false => format!("by {who}"),
+    }
+}

@@ -12,7 +12,7 @@ use domain::route::Finishing;
 use domain::slot::Endpoint;
 use domain::{EnvironmentName, Timestamp};
 
-use super::paint::{Paint, ago, commit, left, span};
+use super::paint::{Paint, ago, by, commit, left, span};
 use super::{Exit, Failure, Globals, Outcome, offline, print, print_json};
 use crate::api;
 use crate::client::{CallError, encode};
@@ -293,7 +293,8 @@ impl Page {
     fn rollout(&mut self, name: &str, rollout: &RolloutView) {
         let (id, release, phase) = (&rollout.id, &rollout.release.id, &rollout.phase);
         let since = span(self.now.since(rollout.since));
-        self.row(name, &format!("{id} of {release} by {}: {phase} for {since}", rollout.by));
+        let by = by(&rollout.by);
+        self.row(name, &format!("{id} of {release} {by}: {phase} for {since}"));
         if let Some(hold) = &rollout.hold {
             let until = hold
                 .until
