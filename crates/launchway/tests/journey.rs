@@ -399,6 +399,22 @@ fn one_environment_goes_down_and_comes_back_with_a_deployment() {
     let output = harness.expect(0, &["exec", "staging", "web", "--", "cat", "text"]);
     assert_eq!(output, "first\n");
     harness.expect(7, &["exec", "staging", "web", "--", "sh", "-c", "exit 7"]);
+    let unknown: [(&[&str], &str); 6] = [
+        (
+            &["exec", "staging", "wep", "--", "ls"],
+            "no service wep in staging; commands run beside web",
+        ),
+        (&["deploy", "stagin"], "r1 knows no environment stagin; it has staging, production"),
+        (&["deploy", "stagin", "r1"], "r1 knows no environment stagin; it has staging, production"),
+        (&["deploy", "stagin", "r1", "--no-wait"], "it has staging, production"),
+        (&["edge", "pause", "stagin"], "the edge routes no environment stagin; it routes staging"),
+        (&["edge", "resume", "stagin"], "the edge routes no environment stagin; it routes staging"),
+    ];
+    for (arguments, said) in unknown {
+        let output = harness.launchway(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output:?}");
+        assert!(support::text(&output.stderr).contains(said), "{arguments:?}: {output:?}");
+    }
     let log = harness.expect(0, &["logs", "staging", "web"]);
     assert!(log.contains("GET / HTTP/1.1"), "{log}");
     let log = harness.expect(0, &["logs", "run-1", "unit"]);

@@ -3,9 +3,12 @@
 use axum::Json;
 use axum::extract::{ConnectInfo, State};
 use domain::app::{App, Event, number};
+use domain::config::{Environment, Project};
 use domain::pipeline::{Run, RunEvent};
 use domain::rollout::{Kind, Phase, Rollout, RolloutEvent};
-use domain::{CommitId, EnvironmentName, Identity, ReleaseId, RolloutId, RunId};
+use domain::{
+    Color, CommitId, EnvironmentName, Identity, ReleaseId, RolloutId, RunId, ServiceName,
+};
 
 use super::Api;
 use super::answer::{Answer, Body, Problem};
@@ -162,15 +165,46 @@ pub async fn exec(State(api): State<Api>, Body(request): Body<ExecRequest>) -> A
     if request.command.is_empty() {
         return Err(Problem::usage("the command is missing"));
     }
+    has_ours(&app, &environment, slot, &request.service)?;
     let ran = api.engine_exec(&environment, slot, &request).await?;
     Ok(Json(ExecAnswer { exit: ran.exit, output: ran.output }))
+}
+
+/// Refuses by name what no command can be run beside.
+fn has_ours(
+    app: &App,
+    environment: &EnvironmentName,
+    slot: Color,
+    service: &ServiceName,
+) -> Result<(), Problem> {
+    let slots = app.environments.get(environment).map(|state| &state.slots);
+    let release = slots.and_then(|slots| slots.get(&slot)).map(|slot| &slot.release);
+    // Of a slot that only starts the engine knows more.
+    let Some(project) = release.and_then(|release| app.projects.get(release)) else {
+        return Ok(());
+    };
+    let ours: Vec<&str> = project.built().map(|(name, ..)| name.as_str()).collect();
+    if ours.contains(&service.as_str()) {
+        return Ok(());
+    }
+    let ours = ours.join(", ");
+    if project.services.contains_key(service) {
+        let error = format!("{service} is not built here: commands run beside {ours} only");
+        return Err(Problem::usage(error).help(format!(
+            "`launchway status {environment}` says where {service} answers, for a client of yours; \
+             `launchway logs {environment} {service}` shows what it says"
+        )));
+    }
+    let error =
+        format!("there is no service {service} in {environment}; commands run beside {ours}");
+    Err(Problem::missing(error))
 }
 
 impl Api {
     async fn engine_exec(
         &self,
         environment: &EnvironmentName,
-        slot: domain::Color,
+        slot: Color,
         request: &ExecRequest,
     ) -> Result<engine::ExecOutcome, engine::EngineError> {
         let engine = &self.world.engine;
@@ -196,6 +230,9 @@ async fn deploy_release(
     let app = api.handle.app();
     if !app.releases.contains_key(&release) {
         return Err(no_such("release", release.as_str()));
+    }
+    if let Some(project) = app.projects.get(&release) {
+        config_of(project, release.as_str(), &environment)?;
     }
     let here = || app.rollouts.values().filter(|r| r.environment == environment && !r.ended());
     let same = here().find(|r| r.release == release && r.kind == Kind::Deploy);
@@ -302,11 +339,7 @@ async fn may_be_built_for(
     name: &EnvironmentName,
 ) -> Result<Option<String>, Problem> {
     let (_, project) = api.world.pipeline.plan(commit).await?;
-    let Some(environment) = project.environment(name) else {
-        let known: Vec<&str> = project.environments.iter().map(|e| e.name.as_str()).collect();
-        let error = format!("{revision} knows no environment {name}; it has {}", known.join(", "));
-        return Err(Problem::missing(error));
-    };
+    let environment = config_of(&project, revision, name)?;
     match &environment.after {
         Some(first) => Err(Problem::gate(format!(
             "{revision} was not good in {first} yet, and {name} comes after it"
@@ -314,6 +347,18 @@ async fn may_be_built_for(
         .help(format!("deploy it there first: `launchway deploy {first} {revision}`"))),
         None => Ok(environment.branch.clone()),
     }
+}
+
+/// What a release or a commit says of an environment, if it has one of this name.
+fn config_of<'a>(
+    project: &'a Project,
+    of: &str,
+    name: &EnvironmentName,
+) -> Result<&'a Environment, Problem> {
+    project.environment(name).ok_or_else(|| {
+        let known: Vec<&str> = project.environments.iter().map(|e| e.name.as_str()).collect();
+        Problem::missing(format!("{of} knows no environment {name}; it has {}", known.join(", ")))
+    })
 }
 
 /// The newest release of the commit; of several, one that the environment would take.
