@@ -74,7 +74,9 @@ fn cause(state: &ReplicaState) -> Option<String> {
         }
         ReplicaState::Starting { transcript } | ReplicaState::Unready { transcript } => {
             let Some(probe) = transcript.last() else { return Some("was never probed".into()) };
-            Some(format!("is not ready: {} was answered with: {}", probe.request, probe.answer))
+            // The rest of it is among the probes.
+            let answer = probe.answer.lines().next().unwrap_or_default();
+            Some(format!("is not ready: {} was answered with: {answer}", probe.request))
         }
     }
 }

@@ -11,7 +11,7 @@ use domain::rollout::Rollout;
 use domain::{EnvironmentName, RolloutId, RunId, StepName};
 use engine::{ProcessConfig, ProcessEngine, ShimCommand};
 
-use super::paint::{Paint, ago, by, span};
+use super::paint::{Paint, ago, by, line, span};
 use super::{Exit, Failure, Globals, Outcome, follow, offline, print, print_json};
 use crate::api;
 use crate::api::wire::History;
@@ -103,7 +103,7 @@ fn page(history: &History) -> String {
         let _ = writeln!(page, "{}", paint.bold("rollouts"));
     }
     for rollout in &history.rollouts {
-        let end = rollout.end.clone().unwrap_or_else(|| rollout.phase.clone());
+        let end = line(rollout.end.as_deref().unwrap_or(&rollout.phase));
         let (id, release, environment) = (&rollout.id, &rollout.release.id, &rollout.environment);
         let when = ago(now, rollout.created);
         let kind = format!("{:?}", rollout.kind).to_lowercase();

@@ -12,7 +12,7 @@ use domain::route::Finishing;
 use domain::slot::Endpoint;
 use domain::{EnvironmentName, Timestamp};
 
-use super::paint::{Paint, ago, by, commit, left, span};
+use super::paint::{Paint, ago, by, commit, left, line, span};
 use super::{Exit, Failure, Globals, Outcome, offline, print, print_json};
 use crate::api;
 use crate::client::{CallError, encode};
@@ -165,7 +165,8 @@ impl Page {
             }
         }
         if environment.going_down {
-            let note = environment.note.as_ref().map_or(String::new(), |note| format!(": {note}"));
+            let note = environment.note.as_ref();
+            let note = note.map_or(String::new(), |note| format!(": {}", line(note)));
             self.row("down", &format!("it is being taken down{note}"));
         }
         if environment.live.is_none() {
@@ -194,7 +195,7 @@ impl Page {
         }
         let telling = |last: &&RolloutView| last.phase != "live" || last.unjudged;
         if let Some(last) = environment.last.as_ref().filter(telling) {
-            let end = last.end.clone().unwrap_or_default();
+            let end = line(last.end.as_deref().unwrap_or_default());
             let text = format!(
                 "{} of {} {}, {}",
                 last.id,
@@ -269,12 +270,12 @@ impl Page {
         let all: u32 = replicas.iter().map(|replica| replica.restarts).sum();
         let mut text = format!("{service}: {count}{}", restarts(all));
         for replica in replicas.iter().filter(|replica| replica.state != "ready") {
-            let why = replica.problem.as_deref().unwrap_or("not probed yet");
+            let why = line(replica.problem.as_deref().unwrap_or("not probed yet"));
             let _ =
                 write!(text, "\n{:13}{service} {} is {}: {why}", "", replica.index, replica.state);
         }
         for replica in replicas {
-            if let Some(why) = &replica.ejected {
+            if let Some(why) = replica.ejected.as_deref().map(line) {
                 let _ =
                     write!(text, "\n{:13}{service} {} gets no traffic: {why}", "", replica.index);
             }
@@ -286,7 +287,7 @@ impl Page {
         let restarts = restarts(backing.restarts);
         match &backing.problem {
             None => format!("{} at {}{restarts}", self.paint.good("ready"), backing.address),
-            Some(problem) => self.paint.bad(&format!("not ready{restarts}: {problem}")),
+            Some(problem) => self.paint.bad(&format!("not ready{restarts}: {}", line(problem))),
         }
     }
 
@@ -302,7 +303,7 @@ impl Page {
             self.row("", &format!("waits for {hold}{until}"));
         }
         if let Some(note) = &rollout.note {
-            self.row("", note);
+            self.row("", &line(note));
         }
         if let Some(command) = &rollout.command {
             self.row(
