@@ -12,6 +12,7 @@ fn a_commit_goes_to_staging_by_itself_and_to_production_when_approved_and_back()
     assert!(staging.ready);
     assert!(harness.get("staging").expect("an answer").ends_with("first r1\n"));
     assert_eq!(harness.live("production"), None);
+    assert!(!harness.said().contains("certificate"), "{}", harness.said());
     what_is_used_and_served_is_shown(&harness);
 
     harness.eventually("production waits for approval", || {
@@ -389,21 +390,25 @@ fn a_server_that_is_asked_to_stop_leaves_the_traffic_alone() {
 #[test]
 fn one_environment_goes_down_and_comes_back_with_a_deployment() {
     let mut harness = Harness::new();
+    let compose = "services: { web: { build: ./web }, cache: { image: 'redis:7' } }\n";
+    harness.project.write("compose.yaml", compose);
+    harness.project.save("With a cache");
     harness.start();
-    harness.wait_for_live("staging", "The first");
+    harness.wait_for_live("staging", "With a cache");
     harness.expect(0, &["down", "staging"]);
     assert_eq!(harness.live("staging"), None);
     assert!(harness.server_runs());
     harness.expect(0, &["deploy", "staging", "r1"]);
-    assert!(harness.wait_for_live("staging", "The first").ready);
+    assert!(harness.wait_for_live("staging", "With a cache").ready);
     let output = harness.expect(0, &["exec", "staging", "web", "--", "cat", "text"]);
     assert_eq!(output, "first\n");
     harness.expect(7, &["exec", "staging", "web", "--", "sh", "-c", "exit 7"]);
-    let unknown: [(&[&str], &str); 6] = [
+    let unknown: [(&[&str], &str); 7] = [
         (
             &["exec", "staging", "wep", "--", "ls"],
             "no service wep in staging; commands run beside web",
         ),
+        (&["exec", "staging", "cache", "--", "ls"], "commands run beside web only"),
         (&["deploy", "stagin"], "r1 knows no environment stagin; it has staging, production"),
         (&["deploy", "stagin", "r1"], "r1 knows no environment stagin; it has staging, production"),
         (&["deploy", "stagin", "r1", "--no-wait"], "it has staging, production"),
