@@ -231,6 +231,15 @@ impl Exit {
     pub fn success(self) -> bool {
         self == Self::Code(0)
     }
+
+    /// What became of it, to stand after its name.
+    pub fn predicate(self) -> String {
+        match self {
+            Self::Code(code) => format!("exited with code {code}"),
+            Self::Unknown => self.to_string(),
+            _ => format!("was {self}"),
+        }
+    }
 }
 
 impl std::fmt::Display for Exit {
@@ -362,4 +371,17 @@ pub struct Usage {
     pub memory: u64,
     /// Disk used by its data and logs, bytes.
     pub disk: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Exit;
+
+    #[test]
+    fn how_a_process_ended_reads_as_the_rest_of_a_sentence_about_it() {
+        assert_eq!(Exit::Code(1).predicate(), "exited with code 1");
+        assert_eq!(Exit::Signal(9).predicate(), "was killed by signal 9");
+        assert_eq!(Exit::TimedOut.predicate(), "was stopped at its time limit");
+        assert_eq!(Exit::Unknown.predicate(), "ended unseen, its supervisor was killed");
+    }
 }

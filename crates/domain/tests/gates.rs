@@ -1,15 +1,16 @@
-//! A commit cannot remove the gates that it has to pass.
+//! A commit cannot remove the gates that it has to pass, and who waits at one is told for what and how long.
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use domain::app::{Action, App, EnvironmentEvent, Event};
 use domain::config::Project;
 use domain::pipeline::{Outcome, RunAction, RunEvent};
-use domain::rollout::{Gates, Phase, RolloutEvent};
+use domain::rollout::{Gates, Phase, Rollout, RolloutEvent};
 use domain::slot::Endpoint;
-use domain::{Identity, ReleaseId, Timestamp};
+use domain::{Identity, ReleaseId, RolloutId, Timestamp};
 use support::{commit, environment_name, project, service_name, step_result};
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -29,17 +30,12 @@ fn a_commit_that_drops_approval_bake_and_after_still_has_to_pass_them() {
         environment.bake = None;
     }
     build(&mut app, 2, Arc::new(bare), None);
-    let deploy = |environment| Event::DeployRequested {
-        environment: environment_name(environment),
-        release: ReleaseId::nth(2),
-        by: Identity::new("eve").unwrap(),
-    };
-    let refused = app.step(&deploy("production"), NOW).unwrap_err();
+    let refused = app.step(&deploy("production", 2), NOW).unwrap_err();
     assert!(refused.gate && refused.reason.contains("was not good in staging"), "{refused}");
 
-    app.step(&deploy("staging"), NOW).unwrap();
+    app.step(&deploy("staging", 2), NOW).unwrap();
     all_goes_well(&mut app);
-    app.step(&deploy("production"), NOW).unwrap();
+    app.step(&deploy("production", 2), NOW).unwrap();
     let rollout = app.rollouts.values().max_by_key(|r| domain::app::number(&r.id)).unwrap();
     assert!(matches!(rollout.phase, Phase::AwaitingApproval { .. }), "{:?}", rollout.phase);
     assert_eq!(rollout.gates.bake, project().environments[1].bake);
@@ -56,7 +52,88 @@ fn the_old_slot_has_its_drain_and_the_spread_over_which_the_rest_is_closed() {
     assert!(spread > 0, "nothing was tested");
 }
 
+#[test]
+fn a_start_is_said_to_last_for_the_configured_limit_and_for_the_margin_only_after_it() {
+    let mut app = App::default();
+    let rollout = until(&mut app, "staging", |phase| *phase == Phase::Starting);
+    let limit = NOW + rollout.gates.start_limit;
+    let until = |now| app.hold(&rollout, now).unwrap().until.unwrap();
+    assert_eq!(until(NOW), limit);
+    let late = until(limit);
+    assert!(late > limit, "{late}");
+    assert_eq!(app.deadline(), Some(late), "that is when it is given up");
+}
+
+#[test]
+fn who_waits_behind_a_rollout_is_told_for_which_and_how_to_end_it() {
+    let mut app = App::default();
+    until(&mut app, "staging", |phase| *phase == Phase::Starting);
+    let waits = |app: &App| {
+        let queued = app.rollouts.values().find(|r| r.phase == Phase::Queued).unwrap();
+        app.hold(queued, NOW).unwrap().to_string()
+    };
+    app.step(&deploy("staging", 1), NOW).unwrap();
+    assert_eq!(waits(&app), "ro-1 (r1, starting) to end; `launchway abort ro-1` stops it");
+    app.step(&abort(&RolloutId::nth(1)), NOW).unwrap();
+    assert_eq!(waits(&app), "ro-1 (r1, discarding) to end");
+}
+
+#[test]
+fn a_way_out_is_named_exactly_as_long_as_it_is_taken() {
+    let mut app = App::default();
+    build(&mut app, 1, project(), Some("develop"));
+    begin(&mut app, 2, project(), Some("develop"));
+    let mut phases = BTreeSet::new();
+    let mut look = |app: &App| {
+        for (id, rollout) in &app.rollouts {
+            phases.insert(rollout.phase.name());
+            let taken = app.clone().step(&abort(id), NOW).is_ok();
+            assert_eq!(rollout.way_out().is_some(), taken, "{}", rollout.phase.name());
+        }
+    };
+    let mut back = None;
+    loop {
+        look(&app);
+        let bakes = |r: &&Rollout| matches!(r.phase, Phase::Baking { .. }) && r.previous.is_some();
+        if back.is_none()
+            && let Some(rollout) = app.rollouts.values().find(bakes)
+        {
+            let mut aborted = app.clone();
+            aborted.step(&abort(&rollout.id), NOW).unwrap();
+            back = Some(aborted);
+        }
+        if !goes_on(&mut app) {
+            break;
+        }
+    }
+    let mut back = back.expect("something baked");
+    while goes_on(&mut back) {
+        look(&back);
+    }
+    for phase in ["awaiting approval", "starting", "baking", "draining", "discarding", "live"] {
+        assert!(phases.contains(phase), "{phase} was not seen: {phases:?}");
+    }
+}
+
+fn deploy(environment: &str, release: u64) -> Event {
+    Event::DeployRequested {
+        environment: environment_name(environment),
+        release: ReleaseId::nth(release),
+        by: Identity::new("eve").unwrap(),
+    }
+}
+
+fn abort(id: &RolloutId) -> Event {
+    let event = RolloutEvent::Aborted { by: Identity::new("eve").unwrap() };
+    Event::Rollout { rollout: id.clone(), event }
+}
+
 fn build(app: &mut App, n: u64, project: Arc<Project>, branch: Option<&str>) {
+    begin(app, n, project, branch);
+    all_goes_well(app);
+}
+
+fn begin(app: &mut App, n: u64, project: Arc<Project>, branch: Option<&str>) {
     let run = app.next_run_id();
     let requested = Event::RunRequested {
         commit: commit(n).id,
@@ -67,25 +144,40 @@ fn build(app: &mut App, n: u64, project: Arc<Project>, branch: Option<&str>) {
     app.step(&requested, NOW).unwrap();
     let event = RunEvent::Planned { commit: commit(n), project };
     app.step(&Event::Run { run, event }, NOW).unwrap();
-    all_goes_well(app);
 }
 
 /// Performs what is pending, with good luck, and approves what waits, until nothing is left to do.
 fn all_goes_well(app: &mut App) {
+    while goes_on(app) {}
+}
+
+/// The first rollout in an environment, as soon as it is in such a phase.
+fn until(app: &mut App, environment: &str, wanted: impl Fn(&Phase) -> bool) -> Rollout {
+    begin(app, 1, project(), Some("develop"));
     loop {
-        let waiting =
-            app.rollouts.values().find(|r| matches!(r.phase, Phase::AwaitingApproval { .. }));
-        let event = match (app.pending().first(), waiting) {
-            (Some(action), _) => result(action),
-            (None, Some(rollout)) => {
-                let by = Identity::new("grace").unwrap();
-                let event = RolloutEvent::Approved { by, groups: vec![] };
-                Event::Rollout { rollout: rollout.id.clone(), event }
-            }
-            (None, None) => return,
-        };
-        app.step(&event, NOW).unwrap();
+        let here = |r: &&Rollout| r.environment == environment_name(environment);
+        let found = app.rollouts.values().find(here).filter(|r| wanted(&r.phase));
+        if let Some(rollout) = found {
+            return rollout.clone();
+        }
+        assert!(goes_on(app), "it was never there");
     }
+}
+
+/// The next thing that is pending happens; says whether there was one.
+fn goes_on(app: &mut App) -> bool {
+    let waiting = app.rollouts.values().find(|r| matches!(r.phase, Phase::AwaitingApproval { .. }));
+    let event = match (app.pending().first(), waiting) {
+        (Some(action), _) => result(action),
+        (None, Some(rollout)) => {
+            let by = Identity::new("grace").unwrap();
+            let event = RolloutEvent::Approved { by, groups: vec![] };
+            Event::Rollout { rollout: rollout.id.clone(), event }
+        }
+        (None, None) => return false,
+    };
+    app.step(&event, NOW).unwrap();
+    true
 }
 
 fn result(action: &Action) -> Event {
@@ -114,7 +206,9 @@ fn result(action: &Action) -> Event {
         Action::Check { rollout: id, check } => {
             rollout(id, RolloutEvent::CheckPassed { check: *check, notes: vec![] })
         }
-        Action::Watch { rollout: id } => rollout(id, RolloutEvent::Baked { notes: vec![] }),
+        Action::Watch { rollout: id } => {
+            rollout(id, RolloutEvent::Baked { notes: vec![], unjudged: false })
+        }
         Action::Drain { rollout: id, .. } => {
             rollout(id, RolloutEvent::Drained { last_request: None })
         }

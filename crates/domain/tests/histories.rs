@@ -148,7 +148,7 @@ impl History {
                 let event = if fails {
                     RolloutEvent::Breached { evidence: Evidence::of("errors"), last_request: None }
                 } else {
-                    RolloutEvent::Baked { notes: vec![] }
+                    RolloutEvent::Baked { notes: vec![], unjudged: false }
                 };
                 Event::Rollout { rollout: rollout.clone(), event }
             }

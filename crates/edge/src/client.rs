@@ -109,6 +109,9 @@ pub enum ClientError {
     StaleEpoch { offered: Epoch, in_force: Epoch },
     #[error("the edge is handing over to a new one; ask again in a moment")]
     Busy,
+    /// It routes no environment of this name, and says which ones it does.
+    #[error("{0}")]
+    Unknown(String),
     #[error("the edge refused: {0}")]
     Refused(String),
     #[error("the edge's answer is not understood: {0}; check that both are of the same version")]
@@ -125,6 +128,7 @@ pub enum Problem {
     },
     /// For a moment: whoever asks again is heard, by this edge or by the next.
     Busy,
+    Unknown(String),
     Other(String),
 }
 
@@ -257,6 +261,7 @@ impl Client {
                 ClientError::StaleEpoch { offered, in_force }
             }
             Ok(Problem::Busy) => ClientError::Busy,
+            Ok(Problem::Unknown(why)) => ClientError::Unknown(why),
             Ok(Problem::Other(why)) => ClientError::Refused(why),
             Err(error) => protocol(format!("status {status}: {error}")),
         })

@@ -130,10 +130,7 @@ impl Control {
                 let environment = environment.to_string();
                 self.take_pause(&environment, request.into_body()).await
             }
-            (&Method::POST, ["resume", environment]) => match EnvironmentName::new(*environment) {
-                Ok(environment) => json(StatusCode::OK, &self.resume(&environment)),
-                Err(error) => problem(StatusCode::NOT_FOUND, Problem::Other(error.to_string())),
-            },
+            (&Method::POST, ["resume", environment]) => self.take_resume(environment),
             _ => problem(StatusCode::NOT_FOUND, Problem::Other("no such resource".into())),
         }
     }
@@ -264,10 +261,17 @@ impl Control {
         let table = &self.shared.live.load_full().table;
         match table.environments.keys().find(|name| name.as_str() == environment) {
             Some(name) => json(StatusCode::OK, &self.pause(name, wanted)),
-            None => other(
-                StatusCode::NOT_FOUND,
-                format!("pausing `{environment}`: the edge routes no such environment"),
-            ),
+            None => not_routed(table, environment),
+        }
+    }
+
+    fn take_resume(&self, environment: &str) -> Response<Full<Bytes>> {
+        let table = &self.shared.live.load_full().table;
+        let paused: Vec<_> = self.pauses.borrow().keys().cloned().collect();
+        let mut known = table.environments.keys().chain(&paused);
+        match known.find(|name| name.as_str() == environment) {
+            Some(name) => json(StatusCode::OK, &self.resume(name)),
+            None => not_routed(table, environment),
         }
     }
 
@@ -467,6 +471,16 @@ pub fn remove_socket(folder: &Path) {
         let _ = fs::remove_file(link);
     }
     let _ = fs::remove_file(folder.join(own));
+}
+
+fn not_routed(table: &Table, environment: &str) -> Response<Full<Bytes>> {
+    let routed: Vec<&str> = table.environments.keys().map(|name| name.as_str()).collect();
+    let routed = match routed.is_empty() {
+        true => "none yet".into(),
+        false => routed.join(", "),
+    };
+    let text = format!("the edge routes no environment {environment}; it routes {routed}");
+    problem(StatusCode::NOT_FOUND, Problem::Unknown(text))
 }
 
 fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {

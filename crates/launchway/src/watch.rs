@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use control::clock;
 use control::control::Handle;
 use control::pipeline::Pipeline;
 use domain::app::{App, Hold};
@@ -191,7 +192,7 @@ fn standing(
     rollout: &Rollout,
 ) -> (String, Option<Hold>, Option<String>) {
     let note = view::note_of(&handle.notes(), rollout);
-    (rollout.phase.name().into(), app.hold(rollout), note)
+    (rollout.phase.name().into(), app.hold(rollout, clock::wall()), note)
 }
 
 /// More lines than these are not read by anybody while they fly past; the log has them all.

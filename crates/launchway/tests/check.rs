@@ -133,3 +133,22 @@ fn a_file_that_only_compose_would_merge_is_told() {
         "{said}"
     );
 }
+
+#[test]
+fn a_command_without_its_port_is_told_unless_its_program_reads_it() {
+    let fixture = fixtures("accepted").into_iter().find(|path| name(path) == "whole");
+    let folder = project(&fixture.expect("it is there"));
+    let told = |program: &str| {
+        project::write(folder.path(), &[("api/serve", program)]);
+        let output = launchway(folder.path(), &["check"]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stdout).contains("the command does not use `$PORT`")
+    };
+    let file = folder.path().join("launchway.yaml");
+    let yaml = std::fs::read_to_string(&file).expect("it is there");
+    let without = yaml.replace("./serve --port $PORT", "exec ./serve");
+    assert_ne!(yaml, without);
+    project::write(folder.path(), &[("launchway.yaml", &without)]);
+    assert!(told("#!/bin/sh\nexec nc -l 8000\n"));
+    assert!(!told("#!/bin/sh\nexec nc -l \"$PORT\"\n"));
+}

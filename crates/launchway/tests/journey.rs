@@ -15,6 +15,7 @@ fn a_commit_goes_to_staging_by_itself_and_to_production_when_approved_and_back()
     assert!(staging.ready);
     assert!(harness.get("staging").expect("an answer").ends_with("first r1\n"));
     assert_eq!(harness.live("production"), None);
+    assert!(!harness.said().contains("certificate"), "{}", harness.said());
     what_is_used_and_served_is_shown(&harness);
 
     harness.eventually("production waits for approval", || {
@@ -27,6 +28,11 @@ fn a_commit_goes_to_staging_by_itself_and_to_production_when_approved_and_back()
 
     harness.project.commit("second");
     harness.wait_for_live("staging", "second");
+    let asked = harness.expect(0, &["deploy", "production", "r1"]);
+    assert!(
+        asked.starts_with("r1 is live there already; ro-4 (r2, awaiting approval) "),
+        "{asked}"
+    );
     harness.eventually("the second waits for approval", || {
         harness.launchway(&["approve", "production"]).status.success()
     });
@@ -50,6 +56,7 @@ fn a_commit_goes_to_staging_by_itself_and_to_production_when_approved_and_back()
 
     let history = harness.expect(0, &["history"]);
     assert!(history.contains("run-2") && history.contains("rollback"), "{history}");
+    assert!(history.contains(" (branch main)") && !history.contains("by ("), "{history}");
     harness.expect(0, &["down"]);
     assert!(harness.server_ended().success());
     assert_eq!(harness.left_over(), Vec::<u32>::new());
@@ -253,7 +260,8 @@ fn a_release_that_does_not_start_leaves_its_evidence_and_the_old_one_live() {
     let output = harness.launchway(&["deploy", "staging"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let said = support::text(&output.stderr);
-    assert!(said.contains("no port for me") && said.contains("web/app.py"), "{said}");
+    assert!(said.contains("web 0 exited with code 1; it last said: no port for me"), "{said}");
+    assert!(said.contains("web/app.py"), "{said}");
     let live = harness.wait_for_live("staging", "The first");
     assert_eq!(live.pids, good.pids);
 }
@@ -271,11 +279,28 @@ fn a_rollout_that_bakes_is_rolled_back_by_the_same_verb() {
     assert!(harness.live("staging").is_some_and(|live| live.subject == "Bakes"));
     let shown = harness.expect(0, &["status", "staging"]);
     assert!(shown.contains("rollback   ready to r1"), "{shown}");
+    let asked = |release: &str| harness.expect(0, &["deploy", "staging", release, "--no-wait"]);
+    assert!(asked("r2").starts_with("ro-3 "), "the same rollout");
+    assert!(asked("r1").starts_with("ro-4 "));
+    let shown = harness.expect(0, &["status", "staging"]);
+    let waits = "waits for ro-3 (r2, baking) to end; `launchway abort ro-3` takes it back";
+    assert!(shown.contains(waits), "{shown}");
+    assert!(asked("r2").starts_with("ro-5 "), "r1 would have replaced what bakes");
+    harness.expect(0, &["abort", "ro-5"]);
     let back = harness.expect(0, &["rollback", "staging", "--wait", "--json"]);
     let back: serde_json::Value = serde_json::from_str(&back).expect("JSON");
     assert_eq!(back["live"], "r1");
     assert!(harness.get("staging").expect("an answer").ends_with("first r1\n"));
     harness.expect(0, &["doctor"]);
+
+    harness.project.write("launchway.yaml", &baking.replace("10m", "1s"));
+    harness.project.save("Bakes alone");
+    let judged = "no requests came during its bake: nothing was judged";
+    let said = harness.expect(0, &["deploy", "staging"]);
+    assert_eq!(said, format!("r3 is live in staging; {judged}\n"));
+    for shown in [&["status", "staging"], &["history", "staging"]] {
+        assert!(harness.expect(0, shown).contains(judged), "{shown:?}");
+    }
 }
 
 #[test]
@@ -368,13 +393,16 @@ fn a_server_that_is_asked_to_stop_leaves_the_traffic_alone() {
 #[test]
 fn one_environment_goes_down_and_comes_back_with_a_deployment() {
     let mut harness = Harness::new();
+    let compose = "services: { web: { build: ./web }, cache: { image: 'redis:7' } }\n";
+    harness.project.write("compose.yaml", compose);
+    harness.project.save("With a cache");
     harness.start();
-    harness.wait_for_live("staging", "The first");
+    harness.wait_for_live("staging", "With a cache");
     harness.expect(0, &["down", "staging"]);
     assert_eq!(harness.live("staging"), None);
     assert!(harness.server_runs());
     harness.expect(0, &["deploy", "staging", "r1"]);
-    assert!(harness.wait_for_live("staging", "The first").ready);
+    assert!(harness.wait_for_live("staging", "With a cache").ready);
     let output = harness.expect(0, &["exec", "staging", "web", "--", "cat", "text"]);
     assert_eq!(output, "first\n");
     harness.expect(7, &["exec", "staging", "web", "--", "sh", "-c", "exit 7"]);
@@ -387,6 +415,23 @@ fn one_environment_goes_down_and_comes_back_with_a_deployment() {
     let mut held = harness.begin_fed(&["exec", "staging", "web", "--", "true"]);
     let _open = held.stdin.take();
     assert!(held.wait().expect("it ends").success());
+    let unknown: [(&[&str], &str); 7] = [
+        (
+            &["exec", "staging", "wep", "--", "ls"],
+            "no service wep in staging; commands run beside web",
+        ),
+        (&["exec", "staging", "cache", "--", "ls"], "commands run beside web only"),
+        (&["deploy", "stagin"], "r1 knows no environment stagin; it has staging, production"),
+        (&["deploy", "stagin", "r1"], "r1 knows no environment stagin; it has staging, production"),
+        (&["deploy", "stagin", "r1", "--no-wait"], "it has staging, production"),
+        (&["edge", "pause", "stagin"], "the edge routes no environment stagin; it routes staging"),
+        (&["edge", "resume", "stagin"], "the edge routes no environment stagin; it routes staging"),
+    ];
+    for (arguments, said) in unknown {
+        let output = harness.launchway(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output:?}");
+        assert!(support::text(&output.stderr).contains(said), "{arguments:?}: {output:?}");
+    }
     let log = harness.expect(0, &["logs", "staging", "web"]);
     assert!(log.contains("GET / HTTP/1.1"), "{log}");
     for (signal, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {

@@ -310,8 +310,17 @@ impl Shared {
         match client.put_certificates(&wanted).await {
             Ok(_) => *taken = Some(wanted),
             Err(error) => {
-                *taken = None;
-                tracing::warn!(%error, "the edge does not take the certificates; tried again");
+                let before = taken.take();
+                let none = |all: &Certificates| *all == Certificates::default();
+                match none(&wanted) && before.as_ref().is_none_or(none) {
+                    // Nobody misses anything: an edge that just starts is asked again.
+                    true => {
+                        tracing::debug!(%error, "the edge was not told that there is no certificate")
+                    }
+                    false => {
+                        tracing::warn!(%error, "the edge does not take the certificates; tried again")
+                    }
+                }
             }
         }
     }

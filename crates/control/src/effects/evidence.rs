@@ -70,11 +70,13 @@ fn cause(state: &ReplicaState) -> Option<String> {
         ReplicaState::Exited { exit, tail } => {
             let last = tail.iter().rev().find(|line| !line.trim().is_empty());
             let last = last.map_or(String::new(), |line| format!("; it last said: {line}"));
-            Some(format!("ended with {exit}{last}"))
+            Some(format!("{}{last}", exit.predicate()))
         }
         ReplicaState::Starting { transcript } | ReplicaState::Unready { transcript } => {
             let Some(probe) = transcript.last() else { return Some("was never probed".into()) };
-            Some(format!("is not ready: {} was answered with: {}", probe.request, probe.answer))
+            // The rest of it is among the probes.
+            let answer = probe.answer.lines().next().unwrap_or_default();
+            Some(format!("is not ready: {} was answered with: {answer}", probe.request))
         }
     }
 }

@@ -16,7 +16,7 @@ pub async fn perform(job: &Job<'_>) -> Effect {
         if !outcome.exit.success() {
             let command = &migration.command;
             let mut evidence =
-                Evidence::of(format!("the migration `{command}` ended with {}", outcome.exit));
+                Evidence::of(format!("the migration `{command}` {}", outcome.exit.predicate()));
             if let Some(last) = outcome.tail.iter().rev().find(|line| !line.trim().is_empty()) {
                 evidence.cause = format!("{}; it last said: {last}", evidence.cause);
             }

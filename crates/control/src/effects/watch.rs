@@ -44,10 +44,11 @@ pub async fn perform(job: &Job<'_>) -> Effect {
         let elapsed = clock::wall().since(job.since());
         match judge_services(bake, &seen, elapsed) {
             BakeVerdict::Continue => {}
-            BakeVerdict::Passed { notes } => return Ok(RolloutEvent::Baked { notes }),
+            BakeVerdict::Passed { notes } => {
+                return Ok(RolloutEvent::Baked { notes, unjudged: false });
+            }
             BakeVerdict::NoTraffic => {
-                let note = "the bake saw no traffic, so it says nothing about this release";
-                return Ok(RolloutEvent::Baked { notes: vec![note.into()] });
+                return Ok(RolloutEvent::Baked { notes: Vec::new(), unjudged: true });
             }
             BakeVerdict::Breached { reason } => {
                 let cause = format!("the bake failed: {reason}");

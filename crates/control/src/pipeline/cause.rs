@@ -18,7 +18,7 @@ pub(crate) fn likeliest(exit: Exit, tail: &[String]) -> String {
         }
         exit => match telling_line(tail) {
             Some(line) => format!("{line} ({exit})"),
-            None => format!("it said nothing and ended with {exit}"),
+            None => format!("it said nothing and {}", exit.predicate()),
         },
     }
 }

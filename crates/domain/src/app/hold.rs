@@ -24,7 +24,7 @@ impl fmt::Display for Hold {
 
 impl App {
     /// What a rollout waits for; `None` when it has ended.
-    pub fn hold(&self, rollout: &Rollout) -> Option<Hold> {
+    pub fn hold(&self, rollout: &Rollout, now: Timestamp) -> Option<Hold> {
         let slot = rollout.candidate.map(|c| c.to_string()).unwrap_or_default();
         let reason = match &rollout.phase {
             Phase::AwaitingApproval { .. } => {
@@ -32,7 +32,7 @@ impl App {
                 format!("approval by one of: {}", from.unwrap_or_default())
             }
             Phase::Queued => match self.active(&rollout.environment) {
-                Some(active) => format!("{} is {}", active.id, active.phase.name()),
+                Some(active) => behind(active),
                 None => "its turn".into(),
             },
             Phase::Preparing => "backing services to be ready".into(),
@@ -51,7 +51,9 @@ impl App {
             Phase::Discarding { .. } => format!("slot {slot} to be taken away"),
             Phase::Live | Phase::Ended { .. } => return None,
         };
-        Some(Hold { reason, until: rollout.deadline() })
+        // What was configured, and the margin after it only when that has begun.
+        let until = rollout.limit().filter(|limit| now < *limit).or_else(|| rollout.deadline());
+        Some(Hold { reason, until })
     }
 
     /// What a run waits for; `None` when it has ended.
@@ -66,4 +68,10 @@ impl App {
         };
         Some(Hold { reason, until: None })
     }
+}
+
+/// For the end of a rollout, and how not to wait for it.
+fn behind(active: &Rollout) -> String {
+    let way_out = active.way_out().map_or(String::new(), |way_out| format!("; {way_out}"));
+    format!("{} ({}, {}) to end{way_out}", active.id, active.release, active.phase.name())
 }

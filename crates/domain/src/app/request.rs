@@ -102,10 +102,7 @@ impl App {
             if matches!(active.phase, Phase::Baking { .. } | Phase::Draining { .. }) {
                 return self.take_rollout(&id, &RolloutEvent::Aborted { by: by.clone() }, now);
             }
-            return Err(Refusal::new(format!(
-                "{id} is {} in {environment}; `launchway abort {environment}` stops it",
-                active.phase.name()
-            )));
+            return Err(busy(active));
         }
         let target = self.environments.get(environment).and_then(|e| e.rollback_target());
         let target = target.cloned().ok_or_else(|| {
@@ -123,7 +120,7 @@ impl App {
         event: &EnvironmentEvent,
         now: Timestamp,
     ) -> Result<(), Refusal> {
-        let busy = self.active(name).map(|active| active.id.clone());
+        let busy = self.active(name).map(busy);
         let unknown = || Refusal::new(format!("nothing was deployed to {name} yet"));
         let state = self.environments.get_mut(name).ok_or_else(unknown)?;
         match event {
@@ -138,10 +135,8 @@ impl App {
                 Ok(())
             }
             EnvironmentEvent::DownRequested { with_data, .. } => {
-                if let Some(id) = busy {
-                    return Err(Refusal::new(format!(
-                        "{id} is under way in {name}; `launchway abort {name}` stops it"
-                    )));
+                if let Some(refusal) = busy {
+                    return Err(refusal);
                 }
                 state.going_down = Some(*with_data);
                 state.live = None;
@@ -228,6 +223,7 @@ impl App {
             switches: Vec::new(),
             evidence: None,
             notes: Vec::new(),
+            unjudged: false,
         };
         self.rollouts.insert(id, rollout);
         self.environments
@@ -270,4 +266,11 @@ impl App {
         }
         authors
     }
+}
+
+/// Why something else has to wait for a rollout.
+fn busy(active: &Rollout) -> Refusal {
+    let (id, phase, environment) = (&active.id, active.phase.name(), &active.environment);
+    let then = active.way_out().unwrap_or_else(|| "it ends by itself; ask again then".into());
+    Refusal::new(format!("{id} is {phase} in {environment}; {then}"))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::compose;
 use super::file;
-use super::findings::Findings;
+use super::findings::{Findings, Unless};
 use super::mistake::{Extent, Mistakes};
 use super::paths::checked;
 use super::project::{BuildOptions, Built, Native};
@@ -38,7 +38,7 @@ pub(super) fn built(
     }
     let said = ours.get();
     let native = match said.and_then(|service| service.native.as_ref()) {
-        Some(native) => Some(self::native(native.0.as_ref()?, found)?),
+        Some(native) => Some(self::native(native.0.as_ref()?, context.as_deref(), found)?),
         None if ours.engines.process.is_empty() => None,
         None => {
             needs_native(key, ours, found);
@@ -103,12 +103,32 @@ fn needs_native(key: &Key, ours: &Ours<'_>, found: &mut Findings<'_>) {
     }
 }
 
-fn native(native: &At<file::Native>, found: &mut Findings<'_>) -> Option<Native> {
+/// Where a replica is told which port is its own.
+const PORT: &str = "PORT";
+
+/// The files of the build context that a command may name: what they are runs, and may read its port itself.
+fn programs(command: &str, context: Option<&str>) -> Vec<String> {
+    let words = command.split_whitespace().map(|word| word.trim_matches(['"', '\'', ';']));
+    let inside = |word: &&str| !word.starts_with(['-', '/', '$']) && !word.contains("..");
+    let folder = context.filter(|context| !context.is_empty());
+    let path = |word: &str| match folder {
+        Some(folder) => format!("{folder}/{word}"),
+        None => word.to_owned(),
+    };
+    words.filter(inside).map(path).collect()
+}
+
+fn native(
+    native: &At<file::Native>,
+    context: Option<&str>,
+    found: &mut Findings<'_>,
+) -> Option<Native> {
     let launch = match (&native.value.run, &native.value.files) {
         (Some(run), None) => {
-            if !run.value.contains("PORT") {
+            if !run.value.contains(PORT) {
                 let note = "the command does not use `$PORT`: each replica must listen on the port it is given there";
-                found.note_launchway(run.extent, note.into());
+                let unless = Unless { word: PORT, files: programs(&run.value, context) };
+                found.note_launchway(run.extent, note.into(), unless);
             }
             Launch::Command(run.value.clone())
         }

@@ -23,9 +23,10 @@ impl<'a> Engines<'a> {
     pub fn of(file: &'a file::Launchway) -> Self {
         let all = || file.environments.0.iter().flat_map(|map| map.value.iter());
         let with = |kind: EngineKind| {
-            let engine = |e: &file::Environment| e.engine.as_ref().map(|at| at.value);
-            let is = |e| engine(e).unwrap_or(EngineKind::Process) == kind;
-            all().filter(|(_, e)| is(e)).map(|(key, _)| key.text.as_str()).collect()
+            all()
+                .filter(|(_, e)| e.runs_on() == Some(kind))
+                .map(|(key, _)| key.text.as_str())
+                .collect()
         };
         let routes = file.routes.0.iter().flat_map(|map| map.value.iter());
         let routed = routes.map(|(_, route)| route.service().value.as_str()).collect();
@@ -275,12 +276,10 @@ pub(super) fn mixed(file: &file::Launchway, mistakes: &mut Mistakes<'_>) {
         return;
     }
     let Some(map) = file.environments.0.as_ref() else { return };
-    let engine =
-        |e: &file::Environment| e.engine.as_ref().map_or(EngineKind::Process, |at| at.value);
     for (key, environment) in map.value.iter() {
         let Some(after) = &environment.after else { continue };
         let Some(before) = map.value.get(&after.value) else { continue };
-        let (here, there) = (engine(environment), engine(before));
+        let (Some(here), Some(there)) = (environment.runs_on(), before.runs_on()) else { continue };
         if here == there {
             continue;
         }
@@ -292,7 +291,8 @@ pub(super) fn mixed(file: &file::Launchway, mistakes: &mut Mistakes<'_>) {
             artifacts(there)
         );
         let help = "give both the same `engine`, or allow it in writing: `mixed_artifacts: allow`";
-        let at = environment.engine.as_ref().map_or(key.extent, |at| at.extent);
+        let written = environment.engine.as_ref().and_then(|engine| engine.0.as_ref());
+        let at = written.map_or(key.extent, |at| at.extent);
         mistakes.add(at, message, help);
     }
 }

@@ -81,7 +81,7 @@ fn environment(
     let all = std::iter::once(host.as_str()).chain(names.iter().map(String::as_str));
     let tls = file.tls.as_ref().and_then(|tls| tls::tls(tls, all, &mut found.launchway));
     let environment = Environment {
-        engine: file.engine.as_ref().map_or(EngineKind::Process, |at| at.value),
+        engine: file.runs_on().unwrap_or(EngineKind::Process),
         host,
         names,
         tls,

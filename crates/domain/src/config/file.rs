@@ -145,7 +145,7 @@ mapping! {
     /// Where releases run.
     Environment, "an environment" {
         /// What runs replicas, by default process.
-        "engine" engine: Option<At<EngineKind>>,
+        "engine" engine: Option<Need<At<EngineKind>>>,
         /// The host name it answers at, by default `<environment>.<app>.localhost`.
         "host" host: Option<At<String>>,
         /// Further host names that answer the same.
@@ -298,6 +298,16 @@ pub(super) enum Strategy {
 pub(super) enum Versus {
     #[schemars(rename = "live")]
     Live,
+}
+
+impl Environment {
+    /// What runs it; `None` where that is a mistake: nothing follows from it then.
+    pub fn runs_on(&self) -> Option<EngineKind> {
+        match &self.engine {
+            None => Some(EngineKind::Process),
+            Some(written) => written.0.as_ref().map(|at| at.value),
+        }
+    }
 }
 
 words! {

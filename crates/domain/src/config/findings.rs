@@ -22,6 +22,16 @@ pub struct Note {
     pub line: usize,
     pub column: usize,
     pub message: String,
+    #[serde(skip)]
+    pub unless: Option<Unless>,
+}
+
+/// What makes a note needless: this word in one of these files. Reading does no I/O: whoever can, looks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unless {
+    pub word: &'static str,
+    /// From the project's root; they need not be there.
+    pub files: Vec<String>,
 }
 
 /// A file or folder that must exist.
@@ -55,9 +65,9 @@ impl<'a> Findings<'a> {
     }
 
     /// A note about launchway.yaml.
-    pub fn note_launchway(&mut self, extent: Extent, message: String) {
+    pub fn note_launchway(&mut self, extent: Extent, message: String, unless: Unless) {
         let note = note(&self.launchway, extent, message);
-        self.keep(note);
+        self.keep(Note { unless: Some(unless), ..note });
     }
 
     fn keep(&mut self, note: Note) {
@@ -111,7 +121,7 @@ impl<'a> Findings<'a> {
 
 fn note(place: &Mistakes<'_>, extent: Extent, message: String) -> Note {
     let at = place.at(extent, message, String::new());
-    Note { path: at.path, line: at.line, column: at.column, message: at.message }
+    Note { path: at.path, line: at.line, column: at.column, message: at.message, unless: None }
 }
 
 fn no_folder(place: &Mistakes<'_>, path: &str, extent: Extent) -> Mistake {

@@ -43,7 +43,7 @@ pub use composition::{
     ComposedService, Composition, Condition, Dependency, ImageBuild, Network, Volume,
 };
 pub use env_file::{EnvFileError, Lookup, parse_env_file, with_env_files};
-pub use findings::{ExpectedFile, Note, Reading};
+pub use findings::{ExpectedFile, Note, Reading, Unless};
 pub use interpolation::{InterpolationError, interpolate};
 pub use mistake::{Mistake, Source};
 pub use outline::{OutlinedService, outline};

@@ -27,7 +27,7 @@ impl<'a> Setting<'a> {
             let variables = file.variables.iter().flat_map(|variables| variables.iter());
             Self {
                 environment: &key.text,
-                engine: file.engine.as_ref().map_or(EngineKind::Process, |at| at.value),
+                engine: file.runs_on().unwrap_or(EngineKind::Process),
                 variables: variables
                     .map(|(key, value)| (key.text.as_str(), value.0.as_str()))
                     .collect(),

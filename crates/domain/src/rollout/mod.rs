@@ -57,6 +57,9 @@ pub struct Rollout {
     pub evidence: Option<Evidence>,
     /// What the checks and the bake had to say.
     pub notes: Vec<String>,
+    /// Nobody asked anything during its bake: it passed, and is not known to be good.
+    #[serde(default)]
+    pub unjudged: bool,
     /// Each phase and when it was entered.
     pub timeline: Vec<(Timestamp, String)>,
 }
@@ -193,6 +196,8 @@ pub enum RolloutEvent {
     },
     Baked {
         notes: Vec<String>,
+        #[serde(default)]
+        unjudged: bool,
     },
     Breached {
         evidence: Evidence,
@@ -219,23 +224,53 @@ impl Rollout {
         !self.ended() && !matches!(self.phase, Phase::AwaitingApproval { .. } | Phase::Queued)
     }
 
-    /// When time alone moves it on.
-    pub fn deadline(&self) -> Option<Timestamp> {
+    /// What people have to know of one that went live.
+    pub fn caveat(&self) -> Option<&'static str> {
+        self.unjudged.then_some("no requests came during its bake: nothing was judged")
+    }
+
+    /// What ends it before its time, for people; `None` when it cannot be aborted (any more).
+    pub fn way_out(&self) -> Option<String> {
+        let does = match self.phase {
+            Phase::Switching | Phase::Baking { .. } | Phase::Draining { .. } => {
+                self.previous?;
+                "takes it back"
+            }
+            Phase::Live
+            | Phase::Reverting { .. }
+            | Phase::Discarding { .. }
+            | Phase::Ended { .. } => return None,
+            _ => "stops it",
+        };
+        Some(format!("`launchway abort {}` {does}", self.id))
+    }
+
+    /// Until when what the phase waits for may take, as it was configured; see [`Rollout::deadline`].
+    pub fn limit(&self) -> Option<Timestamp> {
         let waits = |limit: Duration| Some(self.since + limit);
         match &self.phase {
             Phase::AwaitingApproval { expires } => Some(*expires),
             Phase::Preparing => waits(gates::PREPARE_LIMIT),
-            Phase::Migrating => waits(gates::MIGRATE_LIMIT + gates::MARGIN),
-            Phase::Starting => waits(self.gates.start_limit + gates::MARGIN),
-            Phase::Exposing => waits(gates::PUBLISH_LIMIT),
-            Phase::Verifying { check } => {
-                self.gates.checks.get(*check).and_then(|c| waits(c.limit() + gates::MARGIN))
-            }
-            Phase::Switching => waits(gates::PUBLISH_LIMIT),
-            Phase::Baking { until } => Some(*until + gates::MARGIN),
-            Phase::Draining { until } => Some(*until + gates::MARGIN),
+            Phase::Migrating => waits(gates::MIGRATE_LIMIT),
+            Phase::Starting => waits(self.gates.start_limit),
+            Phase::Exposing | Phase::Switching => waits(gates::PUBLISH_LIMIT),
+            Phase::Verifying { check } => waits(self.gates.checks.get(*check)?.limit()),
+            Phase::Baking { until } | Phase::Draining { until } => Some(*until),
             _ => None,
         }
+    }
+
+    /// When time alone moves it on: an effect with a limit of its own has a margin to keep to it.
+    pub fn deadline(&self) -> Option<Timestamp> {
+        let margin = match &self.phase {
+            Phase::Migrating
+            | Phase::Starting
+            | Phase::Verifying { .. }
+            | Phase::Baking { .. }
+            | Phase::Draining { .. } => gates::MARGIN,
+            _ => Duration::ZERO,
+        };
+        Some(self.limit()? + margin)
     }
 
     pub(crate) fn enter(&mut self, phase: Phase, now: Timestamp) {

@@ -38,8 +38,9 @@ impl Rollout {
                 self.notes.extend(notes.iter().cloned());
                 self.verify_from(check + 1, now);
             }
-            (RolloutEvent::Baked { notes }, Phase::Baking { .. }) => {
+            (RolloutEvent::Baked { notes, unjudged }, Phase::Baking { .. }) => {
                 self.notes.extend(notes.iter().cloned());
+                self.unjudged = *unjudged;
                 self.drain(now);
             }
             (RolloutEvent::Breached { evidence, last_request }, Phase::Baking { .. }) => {
@@ -143,23 +144,16 @@ impl Rollout {
 
     fn abort(&mut self, by: &Identity, now: Timestamp) -> Result<(), Refusal> {
         let end = End::Aborted { by: by.clone() };
+        if self.way_out().is_none() {
+            let phase = self.phase.name();
+            return Err(Refusal::new(format!("{} is {phase}, too late to abort", self.id)));
+        }
         match self.phase {
             Phase::AwaitingApproval { .. } | Phase::Queued => self.end(end, now),
-            Phase::Preparing
-            | Phase::Migrating
-            | Phase::Clearing
-            | Phase::Starting
-            | Phase::Exposing
-            | Phase::Verifying { .. } => self.enter(Phase::Discarding { end }, now),
-            Phase::Switching | Phase::Baking { .. } | Phase::Draining { .. }
-                if self.previous.is_some() =>
-            {
+            Phase::Switching | Phase::Baking { .. } | Phase::Draining { .. } => {
                 self.enter(Phase::Reverting { end }, now);
             }
-            _ => {
-                let phase = self.phase.name();
-                return Err(Refusal::new(format!("{} is {phase}, too late to abort", self.id)));
-            }
+            _ => self.enter(Phase::Discarding { end }, now),
         }
         Ok(())
     }

@@ -119,8 +119,10 @@ async fn a_pause_without_bounds_or_of_an_unknown_environment_is_refused_and_none
         assert!(matches!(refused, Err(ClientError::Refused(_))), "{wrong:?}: {refused:?}");
     }
     let unknown = EnvironmentName::new("nowhere").unwrap();
-    let refused = edge.client.pause(&unknown, LONG).await;
-    assert!(matches!(refused, Err(ClientError::Refused(_))), "{refused:?}");
+    for refused in [edge.client.pause(&unknown, LONG).await, edge.client.resume(&unknown).await] {
+        let Err(ClientError::Unknown(said)) = refused else { panic!("{refused:?}") };
+        assert_eq!(said, "the edge routes no environment nowhere; it routes staging");
+    }
     held(&edge, LONG).await;
     let edge = TestEdge::in_folder(edge.stop().await, limits());
     assert_eq!(edge.get(HOST, "/").await.text(), "blue");

@@ -262,7 +262,7 @@ impl DockerEngine {
                 }
                 Life::Ended { exit, .. } => {
                     let said = self.tail(&id, 5).await?.join(" / ");
-                    format!("it ended with {exit}; it said: {said}")
+                    format!("it {}; it said: {said}", exit.predicate())
                 }
                 Life::Created => "it was not started yet".to_owned(),
             };

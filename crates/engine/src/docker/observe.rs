@@ -241,7 +241,8 @@ impl DockerEngine {
                 }
                 let last = self.tail(inspected.id.as_deref().unwrap_or_default(), 5).await?;
                 let said = last.join(" / ");
-                (None, Some(format!("it ended with {exit} and is started again; it said: {said}")))
+                let exit = exit.predicate();
+                (None, Some(format!("it {exit} and is started again; it said: {said}")))
             }
         };
         Ok(BackingStatus {

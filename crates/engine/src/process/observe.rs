@@ -262,10 +262,10 @@ async fn exited(unit: &Unit, exit: Option<Exit>) -> ReplicaState {
 
 /// How a backing service ended, and its last words.
 pub(super) async fn why_down(unit: &Unit, status: &UnitStatus) -> String {
-    let exit = status.last_exit.unwrap_or(Exit::Unknown);
+    let exit = status.last_exit.unwrap_or(Exit::Unknown).predicate();
     let unit = unit.clone();
     let last = blocking(move || tail::tail(&unit, 5)).await;
-    format!("it ended with {exit} and is started again; it said: {}", last.join(" / "))
+    format!("it {exit} and is started again; it said: {}", last.join(" / "))
 }
 
 pub(crate) fn look_at_files(folder: &Path) -> ReplicaStatus {

@@ -179,7 +179,7 @@ impl ProcessEngine {
             self.run_errand(&unit, errand).await.map_err(|error| error.to_string())?;
         match exit {
             Exit::Code(0) => Ok(lines),
-            _ => Err(format!("psql ended with {exit}: {}", lines.join("\n"))),
+            _ => Err(format!("psql {}: {}", exit.predicate(), lines.join("\n"))),
         }
     }
 

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::{ConnectInfo, State};
 use domain::app::{App, Event, number};
+use domain::config::{Environment, Project};
 use domain::pipeline::{Run, RunEvent};
 use domain::rollout::{Kind, Phase, Rollout, RolloutEvent};
 use domain::{CommitId, EnvironmentName, Identity, ReleaseId, RolloutId, RunId};
@@ -170,15 +171,20 @@ async fn deploy_release(
     if !app.releases.contains_key(&release) {
         return Err(no_such("release", release.as_str()));
     }
-    let same = |r: &&Rollout| {
-        r.environment == environment && r.release == release && r.kind == Kind::Deploy && !r.ended()
-    };
-    if let Some(rollout) = app.rollouts.values().find(same) {
+    if let Some(project) = app.projects.get(&release) {
+        config_of(project, release.as_str(), &environment)?;
+    }
+    let here = || app.rollouts.values().filter(|r| r.environment == environment && !r.ended());
+    let same = here().find(|r| r.release == release && r.kind == Kind::Deploy);
+    // What another one waits to replace does not stay: the newest wish wins.
+    let queued = here().find(|r| r.phase == Phase::Queued && r.release != release);
+    if let Some(rollout) = same.filter(|_| queued.is_none()) {
         return Ok(Json(DeployAnswer::RollsOut(rollout.id.clone())));
     }
     let live = app.environments.get(&environment).and_then(|state| state.live_release());
     if live == Some(&release) && app.active(&environment).is_none() {
-        return Ok(Json(DeployAnswer::Live(release)));
+        let next = to_replace(&app, &environment, here().next());
+        return Ok(Json(DeployAnswer::Live { release, next }));
     }
     let event =
         Event::DeployRequested { environment: environment.clone(), release, by: peer.identity()? };
@@ -186,6 +192,22 @@ async fn deploy_release(
     let rollout = newest_rollout(&app, &environment);
     let rollout = rollout.ok_or_else(|| Problem::conflict("the rollout is gone already"))?;
     Ok(Json(DeployAnswer::RollsOut(rollout)))
+}
+
+/// What is on its way to replace the live release: what waits for approval, or a build.
+fn to_replace(app: &App, name: &EnvironmentName, waiting: Option<&Rollout>) -> Option<String> {
+    if let Some(waiting) = waiting {
+        let (id, phase, way_out) = (&waiting.id, waiting.phase.name(), waiting.way_out()?);
+        return Some(format!("{id} ({}, {phase}) is to replace it; {way_out}", waiting.release));
+    }
+    let follows = app.routed(name).and_then(|config| config.branch.as_ref());
+    let brings = |run: &&Run| {
+        let followed = run.branch.is_some() && run.branch.as_ref() == follows;
+        !run.ended() && (followed || run.deploy_to.as_ref() == Some(name))
+    };
+    let run = app.runs.values().filter(brings).max_by_key(|run| number(&run.id))?;
+    let (id, commit) = (&run.id, run.commit.short());
+    Some(format!("{id} builds {commit} to replace it; `launchway abort {id}` stops that"))
 }
 
 /// A commit that somebody wants built for an environment, with what git knows of it.
@@ -257,11 +279,7 @@ async fn may_be_built_for(
     name: &EnvironmentName,
 ) -> Result<Option<String>, Problem> {
     let (_, project) = api.world.pipeline.plan(commit).await?;
-    let Some(environment) = project.environment(name) else {
-        let known: Vec<&str> = project.environments.iter().map(|e| e.name.as_str()).collect();
-        let error = format!("{revision} knows no environment {name}; it has {}", known.join(", "));
-        return Err(Problem::missing(error));
-    };
+    let environment = config_of(&project, revision, name)?;
     match &environment.after {
         Some(first) => Err(Problem::gate(format!(
             "{revision} was not good in {first} yet, and {name} comes after it"
@@ -269,6 +287,18 @@ async fn may_be_built_for(
         .help(format!("deploy it there first: `launchway deploy {first} {revision}`"))),
         None => Ok(environment.branch.clone()),
     }
+}
+
+/// What a release or a commit says of an environment, if it has one of this name.
+fn config_of<'a>(
+    project: &'a Project,
+    of: &str,
+    name: &EnvironmentName,
+) -> Result<&'a Environment, Problem> {
+    project.environment(name).ok_or_else(|| {
+        let known: Vec<&str> = project.environments.iter().map(|e| e.name.as_str()).collect();
+        Problem::missing(format!("{of} knows no environment {name}; it has {}", known.join(", ")))
+    })
 }
 
 /// The newest release of the commit; of several, one that the environment would take.

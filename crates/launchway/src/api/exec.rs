@@ -9,6 +9,8 @@ use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
+use domain::app::App;
+use domain::{Color, EnvironmentName, ServiceName};
 use engine::Input;
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame};
@@ -81,9 +83,40 @@ async fn run(api: &Api, asked: ExecRequest, input: Input) -> Result<Json<ExecAns
     if asked.command.is_empty() {
         return Err(Problem::usage("the command is missing"));
     }
+    has_ours(&app, &environment, slot, &asked.service)?;
     let engine = &api.world.engine;
     let ran = engine.exec(&environment, slot, &asked.service, &asked.command, input).await?;
     Ok(Json(ExecAnswer { exit: ran.exit, output: ran.output }))
+}
+
+/// Refuses by name what no command can be run beside.
+fn has_ours(
+    app: &App,
+    environment: &EnvironmentName,
+    slot: Color,
+    service: &ServiceName,
+) -> Result<(), Problem> {
+    let slots = app.environments.get(environment).map(|state| &state.slots);
+    let release = slots.and_then(|slots| slots.get(&slot)).map(|slot| &slot.release);
+    // Of a slot that only starts the engine knows more.
+    let Some(project) = release.and_then(|release| app.projects.get(release)) else {
+        return Ok(());
+    };
+    let ours: Vec<&str> = project.built().map(|(name, ..)| name.as_str()).collect();
+    if ours.contains(&service.as_str()) {
+        return Ok(());
+    }
+    let ours = ours.join(", ");
+    if project.services.contains_key(service) {
+        let error = format!("{service} is not built here: commands run beside {ours} only");
+        return Err(Problem::usage(error).help(format!(
+            "`launchway status {environment}` says where {service} answers, for a client of yours; \
+             `launchway logs {environment} {service}` shows what it says"
+        )));
+    }
+    let error =
+        format!("there is no service {service} in {environment}; commands run beside {ours}");
+    Err(Problem::missing(error))
 }
 
 /// Carries what the client says to the command. What nobody reads any more is thrown away.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::extract::{ConnectInfo, State};
 use axum::response::Response;
+use control::clock;
 use control::control::Handle;
 use control::pipeline::Pipeline;
 use control::server::stop_edge;
@@ -177,7 +178,8 @@ impl Down<'_> {
                         aborted = Some(active.id.clone());
                         self.abort(&active.id).await;
                     }
-                    let hold = app.hold(active).map(|hold| hold.reason).unwrap_or_default();
+                    let hold =
+                        app.hold(active, clock::wall()).map(|hold| hold.reason).unwrap_or_default();
                     format!("{} is {}: it waits for {hold}", active.id, active.phase.name())
                 }
                 None if state.going_down.is_none() => {

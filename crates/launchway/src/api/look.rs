@@ -96,15 +96,15 @@ pub async fn history(State(api): State<Api>, Query(only): Query<Only>) -> Answer
 
 /// Runs and rollouts, newest first; those of one environment only, if one is named.
 pub fn history_of(app: &App, only: Option<&EnvironmentName>) -> History {
-    let notes = std::collections::HashMap::new();
+    let (notes, now) = (std::collections::HashMap::new(), control::clock::wall());
     let here = |rollout: &&Rollout| only.is_none_or(|only| rollout.environment == *only);
     let mut rollouts: Vec<&Rollout> = app.rollouts.values().filter(here).collect();
     rollouts.sort_by_key(|rollout| std::cmp::Reverse(number(&rollout.id)));
-    let rollouts = rollouts.into_iter().map(|rollout| RolloutView::of(app, &notes, rollout));
+    let rollouts = rollouts.into_iter().map(|rollout| RolloutView::of(app, &notes, rollout, now));
     let mut runs: Vec<&Run> = app.runs.values().filter(|_| only.is_none()).collect();
     runs.sort_by_key(|run| std::cmp::Reverse(number(&run.id)));
     History {
-        now: control::clock::wall(),
+        now,
         runs: runs.into_iter().map(|run| RunView::of(app, run)).collect(),
         rollouts: rollouts.collect(),
     }

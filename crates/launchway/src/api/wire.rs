@@ -51,8 +51,8 @@ pub enum DeployAnswer {
     Builds(RunId),
     /// It is on its way.
     RollsOut(RolloutId),
-    /// It is there.
-    Live(ReleaseId),
+    /// It is there, and what is on its way to replace it, in a sentence.
+    Live { release: ReleaseId, next: Option<String> },
 }
 
 /// `POST /v1/promote`: from an environment or a release.

@@ -65,7 +65,7 @@ pub async fn follow_answer(
         DeployAnswer::RollsOut(id) => {
             within(patience.timeout.0, to_the_end(client, &id, globals)).await
         }
-        DeployAnswer::Live(release) => live(&release, globals),
+        DeployAnswer::Live { release, next } => live(&release, next, globals),
         DeployAnswer::Builds(run) => {
             let run = follow::run(client, &run).await?;
             Ok(follow::verdict(&run).0)
@@ -121,7 +121,7 @@ async fn bring(
                 request.built_by = Some(run.id);
                 built = true;
             }
-            DeployAnswer::Live(release) => return live(&release, globals),
+            DeployAnswer::Live { release, next } => return live(&release, next, globals),
             DeployAnswer::RollsOut(id) if no_wait => return announce(&id, globals),
             DeployAnswer::RollsOut(id) => return to_the_end(client, &id, globals).await,
         }
@@ -170,9 +170,10 @@ fn announce(id: &RolloutId, globals: &Globals) -> Outcome {
     announced(&serde_json::json!({ "rollout": id }), &said, globals)
 }
 
-fn live(release: &ReleaseId, globals: &Globals) -> Outcome {
-    let said = format!("{release} is live there already");
-    announced(&serde_json::json!({ "live": release }), &said, globals)
+fn live(release: &ReleaseId, next: Option<String>, globals: &Globals) -> Outcome {
+    let value = serde_json::json!({ "live": release, "next": next });
+    let next = next.map_or(String::new(), |next| format!("; {next}"));
+    announced(&value, &format!("{release} is live there already{next}"), globals)
 }
 
 fn announced(value: &serde_json::Value, said: &str, globals: &Globals) -> Outcome {

@@ -6,7 +6,7 @@ use domain::RunId;
 use domain::pipeline::{Outcome, Run, RunPhase, StepResult};
 use domain::rollout::{End, Evidence, Phase, Rollout};
 
-use super::paint::{Paint, span};
+use super::paint::{Paint, line, span};
 use super::{Exit, Failure};
 use crate::client::Client;
 use crate::watch::{Moved, RolloutUpdate, RunUpdate};
@@ -141,7 +141,7 @@ pub async fn rollout(client: &Client, id: &str, until: Until) -> Result<Followed
                     eprintln!("{id} {phase}{waits}");
                     phase_said = phase;
                 } else if let Some(note) = note.filter(|note| notes.worth(note)) {
-                    eprintln!("{id} {phase_said}: {note}");
+                    eprintln!("{id} {phase_said}: {}", line(&note));
                 }
             }
             RolloutUpdate::Switched(moved) => {
@@ -179,7 +179,8 @@ impl Notes {
 pub fn ending(rollout: &Rollout) -> (Exit, String) {
     let (id, release, environment) = (&rollout.id, &rollout.release, &rollout.environment);
     let Phase::Ended { end } = &rollout.phase else {
-        return (Exit::Ok, format!("{release} is live in {environment}"));
+        let caveat = rollout.caveat().map_or(String::new(), |caveat| format!("; {caveat}"));
+        return (Exit::Ok, format!("{release} is live in {environment}{caveat}"));
     };
     let exit = match end {
         End::RolledBack { .. } => Exit::RolledBack,

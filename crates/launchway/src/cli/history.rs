@@ -11,7 +11,7 @@ use domain::rollout::Rollout;
 use domain::{EnvironmentName, RolloutId, RunId, StepName};
 use engine::{ProcessConfig, ProcessEngine, ShimCommand};
 
-use super::paint::{Paint, ago, span};
+use super::paint::{Paint, ago, by, line, span};
 use super::{Exit, Failure, Globals, Outcome, follow, offline, print, print_json};
 use crate::api;
 use crate::api::wire::History;
@@ -95,22 +95,22 @@ fn page(history: &History) -> String {
         let (id, commit, when) = (&run.id, run.commit.short(), ago(now, run.created));
         let _ = writeln!(
             page,
-            "  {id:<8} {commit} {phase}{took}{release}{problem}  {subject}, {when}, by {}",
-            run.by
+            "  {id:<8} {commit} {phase}{took}{release}{problem}  {subject}, {when} {}",
+            by(&run.by)
         );
     }
     if !history.rollouts.is_empty() {
         let _ = writeln!(page, "{}", paint.bold("rollouts"));
     }
     for rollout in &history.rollouts {
-        let end = rollout.end.clone().unwrap_or_else(|| rollout.phase.clone());
+        let end = line(rollout.end.as_deref().unwrap_or(&rollout.phase));
         let (id, release, environment) = (&rollout.id, &rollout.release.id, &rollout.environment);
         let when = ago(now, rollout.created);
         let kind = format!("{:?}", rollout.kind).to_lowercase();
         let _ = writeln!(
             page,
-            "  {id:<8} {environment:<12} {kind:<8} {release:<5} {end}, {when}, by {}",
-            rollout.by
+            "  {id:<8} {environment:<12} {kind:<8} {release:<5} {end}, {when} {}",
+            by(&rollout.by)
         );
     }
     if page.is_empty() {
@@ -138,7 +138,7 @@ fn run_page(run: &Run) -> String {
     let paint = Paint::stdout();
     let subject = run.plan.as_ref().map_or("", |plan| plan.commit.subject.as_str());
     let mut page = format!("{} of {} {subject}\n", run.id, run.commit.short());
-    let _ = writeln!(page, "asked for by {} at {}", run.by, run.created);
+    let _ = writeln!(page, "asked for {} at {}", by(run.by.as_str()), run.created);
     for step in run.plan.iter().flat_map(|plan| &plan.steps) {
         let said = match &step.status {
             StepStatus::Waiting => "waits".into(),
@@ -180,8 +180,10 @@ async fn one_rollout(id: &RolloutId, globals: &Globals) -> Outcome {
 fn rollout_page(rollout: &Rollout) -> String {
     let (id, release, environment) = (&rollout.id, &rollout.release, &rollout.environment);
     let kind = format!("{:?}", rollout.kind).to_lowercase();
-    let mut page =
-        format!("{id}: {kind} of {release} in {environment}, asked for by {}\n", rollout.by);
+    let mut page = format!(
+        "{id}: {kind} of {release} in {environment}, asked for {}\n",
+        by(rollout.by.as_str())
+    );
     for (n, (at, phase)) in rollout.timeline.iter().enumerate() {
         let next = rollout.timeline.get(n + 1).map(|(next, _)| span(next.since(*at)));
         let took = next.map_or(String::new(), |took| format!("for {took}"));

@@ -73,3 +73,41 @@ pub fn left(now: Timestamp, until: Timestamp) -> String {
 pub fn commit(commit: Option<&CommitId>) -> &str {
     commit.map_or("-", CommitId::short)
 }
+
+/// Who asked for something: `by ada`, or `(branch main)` where a new head of it did.
+pub fn by(who: &str) -> String {
+    match who.starts_with('(') {
+        true => who.into(),
+        false => format!("by {who}"),
+    }
+}
+
+/// Longer than this is no line of a table.
+const LINE: usize = 240;
+
+/// What fits into one line of a table: the first line that says something, cut where it is long. `--json` has all.
+pub fn line(text: &str) -> String {
+    let telling = |line: &&str| line.contains(char::is_alphanumeric);
+    let mut lines = text.lines().map(str::trim).filter(telling);
+    let first = lines.next().unwrap_or_default();
+    let shown: String = first.chars().take(LINE).collect();
+    match lines.next().is_some() || shown.len() < first.len() {
+        true => format!("{shown} ..."),
+        false => shown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LINE, line};
+
+    #[test]
+    fn what_a_health_check_said_over_many_lines_is_one_line_of_a_table() {
+        assert_eq!(line("exit status 1: no tea"), "exit status 1: no tea");
+        let said =
+            "\n---\n  exit status 1: Traceback (most recent call last):\n  File \"a.py\"\nboom";
+        assert_eq!(line(said), "exit status 1: Traceback (most recent call last): ...");
+        assert_eq!(line(&"ä".repeat(LINE + 1)), format!("{} ...", "ä".repeat(LINE)));
+        assert_eq!(line("\n"), "");
+    }
+}

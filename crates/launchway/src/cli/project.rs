@@ -1,8 +1,11 @@
 //! Finds and reads the project in a folder: `launchway.yaml` and the Compose file beside it.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use domain::config::{COMPOSE_FILES, COMPOSE_OVERRIDES, Mistake, Note, Reading, Source, inspect};
+use domain::config::{
+    COMPOSE_FILES, COMPOSE_OVERRIDES, Mistake, Note, Reading, Source, Unless, inspect,
+};
 
 use super::{Exit, Failure, Misread};
 
@@ -29,6 +32,7 @@ pub fn load(folder: &Path) -> Result<Reading, Failure> {
     let compose = compose(folder)?;
     let mut reading = inspect(launchway.source(), compose.source())
         .map_err(|mistakes| misread(mistakes, &[&launchway, &compose]))?;
+    reading.notes.retain(|note| !note.unless.as_ref().is_some_and(|unless| holds(folder, unless)));
     reading.notes.extend(overrides(folder));
     let missing: Vec<Mistake> = reading
         .files
@@ -42,6 +46,18 @@ pub fn load(folder: &Path) -> Result<Reading, Failure> {
     if missing.is_empty() { Ok(reading) } else { Err(misread(missing, &[&launchway, &compose])) }
 }
 
+/// More of a program is not read.
+const READ: u64 = 1 << 20;
+
+fn holds(folder: &Path, unless: &Unless) -> bool {
+    unless.files.iter().any(|file| {
+        let mut text = Vec::new();
+        let path = folder.join(file);
+        let opened = std::fs::File::open(path).and_then(|f| f.take(READ).read_to_end(&mut text));
+        opened.is_ok() && String::from_utf8_lossy(&text).contains(unless.word)
+    })
+}
+
 /// Files that `docker compose up` would merge over the Compose file: environments do not.
 fn overrides(folder: &Path) -> impl Iterator<Item = Note> {
     COMPOSE_OVERRIDES.into_iter().filter(|name| folder.join(name).is_file()).map(|name| Note {
@@ -49,6 +65,7 @@ fn overrides(folder: &Path) -> impl Iterator<Item = Note> {
         line: 1,
         column: 1,
         message: "no environment has what is in this file: the Compose file alone counts".into(),
+        unless: None,
     })
 }
 

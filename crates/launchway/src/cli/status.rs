@@ -12,7 +12,7 @@ use domain::route::Finishing;
 use domain::slot::Endpoint;
 use domain::{EnvironmentName, Timestamp};
 
-use super::paint::{Paint, ago, commit, left, span};
+use super::paint::{Paint, ago, by, commit, left, line, span};
 use super::{Exit, Failure, Globals, Outcome, here, offline, print, print_json};
 use crate::api;
 use crate::client::{CallError, encode};
@@ -170,7 +170,8 @@ impl Page {
             }
         }
         if environment.going_down {
-            let note = environment.note.as_ref().map_or(String::new(), |note| format!(": {note}"));
+            let note = environment.note.as_ref();
+            let note = note.map_or(String::new(), |note| format!(": {}", line(note)));
             self.row("down", &format!("it is being taken down{note}"));
         }
         if environment.live.is_none() {
@@ -197,8 +198,9 @@ impl Page {
             let text = self.rollback(environment, &environment.rollback);
             self.row("rollback", &text);
         }
-        if let Some(last) = environment.last.as_ref().filter(|last| last.phase != "live") {
-            let end = last.end.clone().unwrap_or_default();
+        let telling = |last: &&RolloutView| last.phase != "live" || last.unjudged;
+        if let Some(last) = environment.last.as_ref().filter(telling) {
+            let end = line(last.end.as_deref().unwrap_or_default());
             let text = format!(
                 "{} of {} {}, {}",
                 last.id,
@@ -273,12 +275,12 @@ impl Page {
         let all: u32 = replicas.iter().map(|replica| replica.restarts).sum();
         let mut text = format!("{service}: {count}{}", restarts(all));
         for replica in replicas.iter().filter(|replica| replica.state != "ready") {
-            let why = replica.problem.as_deref().unwrap_or("not probed yet");
+            let why = line(replica.problem.as_deref().unwrap_or("not probed yet"));
             let _ =
                 write!(text, "\n{:13}{service} {} is {}: {why}", "", replica.index, replica.state);
         }
         for replica in replicas {
-            if let Some(why) = &replica.ejected {
+            if let Some(why) = replica.ejected.as_deref().map(line) {
                 let _ =
                     write!(text, "\n{:13}{service} {} gets no traffic: {why}", "", replica.index);
             }
@@ -290,14 +292,15 @@ impl Page {
         let restarts = restarts(backing.restarts);
         match &backing.problem {
             None => format!("{} at {}{restarts}", self.paint.good("ready"), backing.address),
-            Some(problem) => self.paint.bad(&format!("not ready{restarts}: {problem}")),
+            Some(problem) => self.paint.bad(&format!("not ready{restarts}: {}", line(problem))),
         }
     }
 
     fn rollout(&mut self, name: &str, rollout: &RolloutView) {
         let (id, release, phase) = (&rollout.id, &rollout.release.id, &rollout.phase);
         let since = span(self.now.since(rollout.since));
-        self.row(name, &format!("{id} of {release} by {}: {phase} for {since}", rollout.by));
+        let by = by(&rollout.by);
+        self.row(name, &format!("{id} of {release} {by}: {phase} for {since}"));
         if let Some(hold) = &rollout.hold {
             let until = hold
                 .until
@@ -305,7 +308,7 @@ impl Page {
             self.row("", &format!("waits for {hold}{until}"));
         }
         if let Some(note) = &rollout.note {
-            self.row("", note);
+            self.row("", &line(note));
         }
         if let Some(command) = &rollout.command {
             self.row(

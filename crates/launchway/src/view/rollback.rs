@@ -65,12 +65,22 @@ impl RollbackView {
         let switched = matches!(active.phase, Phase::Baking { .. } | Phase::Draining { .. });
         let previous = active.previous.and_then(|color| environment.slots.get(&color));
         let Some(previous) = previous.filter(|_| switched) else {
-            let phase = active.phase.name();
-            return Self::none(&format!("{} is {phase}; aborting it is the way back", active.id));
+            return Self::none(&no_way(environment, active));
         };
         let (about, because) = warm(app, environment);
         let to = Some(previous.release.clone());
         Self { way: Way::Warm, to, about_ms: Some(millis(about)), because }
+    }
+}
+
+/// Why there is no way back from a rollout under way but to abort it, or not even that.
+fn no_way(environment: &EnvironmentState, active: &Rollout) -> String {
+    let (id, phase) = (&active.id, active.phase.name());
+    let live = environment.live_release().filter(|_| active.previous.is_some());
+    match (active.way_out(), live) {
+        (Some(_), _) => format!("{id} is {phase}; aborting it is the way back"),
+        (None, Some(live)) => format!("{id} is {phase} and ends by itself; {live} stays live"),
+        (None, None) => format!("{id} is {phase}, and no other release was live before"),
     }
 }
 

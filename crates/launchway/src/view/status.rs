@@ -154,6 +154,9 @@ pub struct RolloutView {
     pub since: Timestamp,
     /// How it ended, in a sentence.
     pub end: Option<String>,
+    /// It went live, and its bake had nothing to judge.
+    #[serde(default)]
+    pub unjudged: bool,
     pub hold: Option<Hold>,
     /// What is in the way.
     pub note: Option<String>,
@@ -248,7 +251,7 @@ impl Gathered<'_> {
         let here = |rollout: &&Rollout| rollout.environment == *name;
         let mut rollouts: Vec<&Rollout> = self.app.rollouts.values().filter(here).collect();
         rollouts.sort_by_key(|rollout| domain::app::number(&rollout.id));
-        let view = |rollout: &&Rollout| RolloutView::of(self.app, &self.notes, rollout);
+        let view = |rollout: &&Rollout| RolloutView::of(self.app, &self.notes, rollout, self.now);
         let waits = |rollout: &&&Rollout| !rollout.ended() && !rollout.under_way();
         EnvironmentView {
             name: name.clone(),
@@ -438,7 +441,12 @@ fn state_of(state: &ReplicaState) -> (&'static str, Option<String>) {
 
 impl RolloutView {
     /// As it stands.
-    pub fn of(app: &App, notes: &HashMap<Action, String>, rollout: &Rollout) -> Self {
+    pub fn of(
+        app: &App,
+        notes: &HashMap<Action, String>,
+        rollout: &Rollout,
+        now: Timestamp,
+    ) -> Self {
         let approval = matches!(rollout.phase, Phase::AwaitingApproval { .. });
         Self {
             id: rollout.id.clone(),
@@ -451,10 +459,14 @@ impl RolloutView {
             since: rollout.since,
             end: match &rollout.phase {
                 Phase::Ended { end } => Some(end.to_string()),
-                Phase::Live => Some("went live".into()),
+                Phase::Live => {
+                    let caveat = rollout.caveat().map(|caveat| format!("; {caveat}"));
+                    Some(format!("went live{}", caveat.unwrap_or_default()))
+                }
                 _ => None,
             },
-            hold: app.hold(rollout),
+            unjudged: rollout.unjudged,
+            hold: app.hold(rollout, now),
             note: super::note_of(notes, rollout).filter(|_| rollout.under_way()),
             command: approval.then(|| super::approval_command(rollout)),
         }

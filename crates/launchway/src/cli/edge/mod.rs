@@ -56,5 +56,9 @@ fn failed(doing: &str, error: &ClientError, help: &str) -> Failure {
         }
         _ => help,
     };
-    Failure::new(Exit::Failed, format!("{doing}: {error}"), help)
+    let exit = match error {
+        ClientError::Unknown(_) => Exit::Usage,
+        _ => Exit::Failed,
+    };
+    Failure::new(exit, format!("{doing}: {error}"), help)
 }
