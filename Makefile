@@ -53,7 +53,7 @@ test-edge-cost: setup ## Instructions and allocations per request through the ed
 	dev/edge-cost
 
 fuzz: ## Throw bytes at the edge's parsers for ten minutes (FUZZ_SECONDS says otherwise)
-	@echo '== fuzz: request heads, chunked bodies and routes, against other readings of the same bytes'
+	@echo '== fuzz: request heads, answers, chunked bodies, WebSocket frames and routes, against other readings of the same bytes'
 	fuzz/run
 
 lint: ## Formatting, clippy, and what may be in the dependency tree

@@ -10,9 +10,11 @@ use domain::route::{EnvironmentRoutes, Route, SlotRoutes, Table};
 use domain::slot::Endpoint;
 use domain::{AppName, Color, EnvironmentName, Epoch, ReleaseId, ServiceName};
 
+use crate::fast::response::{self, Asked, Body};
 use crate::live::{acquire, host_name};
 use crate::registry::Registry;
 use crate::strict::{Chunks, Framing, MAX_FIELDS, MAX_HEAD, check, head_length, is_host};
+use crate::websocket::Framer;
 
 /// A head that is let through reads the same for another parser, has one framing, and is found however its
 /// bytes are cut.
@@ -101,6 +103,61 @@ pub fn chunked(bytes: &[u8]) {
     match single.unwrap_or(Ok((bytes.len(), false))) {
         Ok(end) => assert_eq!(whole, Ok(end), "byte by byte"),
         Err(_) => assert!(whole.is_err(), "byte by byte it was refused"),
+    }
+}
+
+/// A replica's answer is passed on to HTTP/1 and HTTP/2 alike or to neither, another parser reads what is
+/// written, and no part of its head is taken for all of it.
+pub fn answer(bytes: &[u8]) {
+    let date = |into: &mut Vec<u8>| into.extend_from_slice(b"date: now\r\n");
+    for head in [false, true] {
+        let asked = Asked { id: b"7", head, close: false, date: &date };
+        let mut written = Vec::new();
+        let read = response::read(bytes, asked, &mut written);
+        let Ok(Some(answer)) = read else {
+            let other = response::read_fields(bytes, head);
+            assert!(!matches!(other, Ok(Some(_))), "for HTTP/2 it is an answer: {other:?}");
+            continue;
+        };
+        assert!(answer.length <= bytes.len());
+        for cut in cuts(&bytes[..answer.length - 1]) {
+            let early = response::read(&bytes[..cut], asked, &mut Vec::new());
+            assert!(!matches!(early, Ok(Some(_))), "an answer after {cut} bytes already");
+        }
+        let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS + 3];
+        let mut other = httparse::Response::new(&mut fields);
+        let parsed = other.parse(&written).expect("another parser reads what is written");
+        assert_eq!(parsed, httparse::Status::Complete(written.len()));
+        assert_eq!(other.code, Some(answer.status));
+        let count = |name: &str| {
+            other.headers.iter().filter(|field| field.name.eq_ignore_ascii_case(name)).count()
+        };
+        match answer.body {
+            _ if head || answer.status < 200 => {}
+            Body::Done => assert!(count("content-length") <= 1 && count("transfer-encoding") == 0),
+            Body::Length(_) => {
+                assert_eq!((count("content-length"), count("transfer-encoding")), (1, 0));
+            }
+            Body::Chunked(_) | Body::UntilClose => {
+                assert_eq!((count("content-length"), count("transfer-encoding")), (0, 1));
+            }
+        }
+        // A name or value may be right for HTTP/1 and too odd for HTTP/2; what is taken is the same answer.
+        if let Ok(Some((same, _))) = response::read_fields(bytes, head) {
+            assert_eq!((same.status, same.length, same.keep), (answer.status, answer.length, answer.keep));
+        }
+    }
+}
+
+/// The frames of a WebSocket end where they end, however their bytes are cut.
+pub fn frames(bytes: &[u8]) {
+    let mut whole = Framer::default();
+    whole.follow(bytes);
+    for cut in cuts(bytes) {
+        let mut parts = Framer::default();
+        parts.follow(&bytes[..cut]);
+        parts.follow(&bytes[cut..]);
+        assert_eq!(parts, whole, "cut at {cut}");
     }
 }
 
@@ -237,7 +294,57 @@ mod tests {
         })
     }
 
+    fn answers() -> impl Strategy<Value = Vec<u8>> {
+        let lines = prop::sample::select(
+            &[
+                "content-length: 3",
+                "Content-Length:0",
+                "transfer-encoding: chunked",
+                "connection: close, x-a",
+                "connection: keep-alive",
+                "x-a: b",
+                "x-a : b",
+                " folded",
+                "content-type: text/event-stream",
+                "x-request-id: 1",
+                "date: then",
+                "x-empty:",
+                "",
+            ][..],
+        );
+        let ends = prop::sample::select(&["\r\n", "\n", "\r"][..]);
+        let status = prop::sample::select(
+            &["HTTP/1.1 200 OK", "HTTP/1.0 200", "HTTP/1.1 204 ", "HTTP/1.1 100 Go", "HTTP/1.1 99"][..],
+        );
+        let lines = prop::collection::vec((lines, ends, 0..9_u8), 0..8);
+        (status, lines, prop::collection::vec(any::<u8>(), 0..8)).prop_map(|(status, lines, odd)| {
+            let mut bytes = format!("{status}\r\n").into_bytes();
+            for (line, end, odds) in lines {
+                bytes.extend_from_slice(line.as_bytes());
+                // Mostly as it should be.
+                bytes.extend_from_slice(if odds > 0 { b"\r\n" } else { end.as_bytes() });
+            }
+            bytes.extend_from_slice(b"\r\n");
+            bytes.extend_from_slice(&odd);
+            bytes
+        })
+    }
+
     proptest! {
+        #[test]
+        fn no_answer_of_a_replica_has_two_readings(bytes in prop_oneof![pieces(), answers()]) {
+            super::answer(&bytes);
+        }
+
+        #[test]
+        fn the_frames_of_a_websocket_end_where_they_end_however_they_are_cut(
+            bytes in prop::collection::vec(
+                prop_oneof![0..=2_u8, Just(0x88), 125..=127_u8, 253..=255_u8], 0..60
+            )
+        ) {
+            super::frames(&bytes);
+        }
+
         #[test]
         fn no_bytes_have_two_readings_as_a_head(bytes in prop_oneof![pieces(), heads()]) {
             super::head(&bytes);

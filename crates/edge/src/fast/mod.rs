@@ -21,7 +21,7 @@ mod outbox;
 mod pages;
 mod reply;
 mod request;
-mod response;
+pub mod response;
 mod timers;
 mod upload;
 mod upstreams;
