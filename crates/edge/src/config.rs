@@ -57,6 +57,9 @@ pub struct Limits {
     pub idle: Duration,
     /// For a TCP connection to a replica.
     pub connect: Duration,
+    /// How long after the last replica of a service went away requests wait for one to come back: as long as
+    /// a restart takes. After that they are refused at once.
+    pub comeback: Duration,
     /// From the request to the head of the replica's answer.
     pub answer: Duration,
     /// How long an unused upstream connection is kept. Must stay below the replicas' own keep-alive.
@@ -82,6 +85,7 @@ impl Default for Limits {
             head: Duration::from_secs(10),
             idle: Duration::from_secs(75),
             connect: Duration::from_secs(2),
+            comeback: Duration::from_secs(5),
             answer: Duration::from_secs(300),
             pool_idle: Duration::from_secs(30),
             // As many as one worker's clients may keep busy at once: any fewer are closed after each peak and

@@ -11,11 +11,12 @@ use hyper::body::{Body, Incoming};
 use tokio::time::timeout;
 
 use crate::body::{Answer, Held, Outgoing};
+use crate::comeback::Waits;
 use crate::facts::{self, Flight};
 use crate::headers;
 use crate::limits::{Cut, Limited, Meter, Progress};
 use crate::live::Route;
-use crate::pick::pick;
+use crate::pick::{others, pick};
 use crate::pool::Lease;
 use crate::replica::Replica;
 use crate::upgrade;
@@ -137,6 +138,7 @@ async fn send(
     let mut tried = None;
     let mut fresh = false;
     let mut tries = 1;
+    let mut waits = Waits::default();
     loop {
         let random = || worker.ids.next();
         let Some(replica) = pick(replicas, tried, random) else {
@@ -157,8 +159,10 @@ async fn send(
                     lease
                 }
                 Err(fault) => {
-                    replica.eject(fault);
-                    worker.shared.recheck.notify_one();
+                    worker.missed(replica, fault);
+                    if waits.outwait(worker, replicas, flight).await {
+                        continue;
+                    }
                     if !again() {
                         return Err(StatusCode::SERVICE_UNAVAILABLE);
                     }
@@ -199,17 +203,12 @@ async fn send(
             }
             return Err(StatusCode::BAD_GATEWAY);
         };
-        if !again() {
+        if !again() && !waits.outlive(worker, replicas, replica, flight).await {
             return Err(StatusCode::BAD_GATEWAY);
         }
         request = next;
         (tried, tries, fresh) = (Some(replica.id), tries + 1, true);
     }
-}
-
-/// Whether somebody else could answer.
-fn others(replicas: &[Arc<Replica>], replica: &Arc<Replica>) -> bool {
-    replicas.iter().any(|other| other.id != replica.id && other.healthy())
 }
 
 fn is_repeatable(request: &Request<Outgoing>) -> bool {

@@ -144,7 +144,10 @@ pub fn answer(bytes: &[u8]) {
         }
         // A name or value may be right for HTTP/1 and too odd for HTTP/2; what is taken is the same answer.
         if let Ok(Some((same, _))) = response::read_fields(bytes, head) {
-            assert_eq!((same.status, same.length, same.keep), (answer.status, answer.length, answer.keep));
+            assert_eq!(
+                (same.status, same.length, same.keep),
+                (answer.status, answer.length, answer.keep)
+            );
         }
     }
 }
@@ -314,20 +317,23 @@ mod tests {
         );
         let ends = prop::sample::select(&["\r\n", "\n", "\r"][..]);
         let status = prop::sample::select(
-            &["HTTP/1.1 200 OK", "HTTP/1.0 200", "HTTP/1.1 204 ", "HTTP/1.1 100 Go", "HTTP/1.1 99"][..],
+            &["HTTP/1.1 200 OK", "HTTP/1.0 200", "HTTP/1.1 204 ", "HTTP/1.1 100 Go", "HTTP/1.1 99"]
+                [..],
         );
         let lines = prop::collection::vec((lines, ends, 0..9_u8), 0..8);
-        (status, lines, prop::collection::vec(any::<u8>(), 0..8)).prop_map(|(status, lines, odd)| {
-            let mut bytes = format!("{status}\r\n").into_bytes();
-            for (line, end, odds) in lines {
-                bytes.extend_from_slice(line.as_bytes());
-                // Mostly as it should be.
-                bytes.extend_from_slice(if odds > 0 { b"\r\n" } else { end.as_bytes() });
-            }
-            bytes.extend_from_slice(b"\r\n");
-            bytes.extend_from_slice(&odd);
-            bytes
-        })
+        (status, lines, prop::collection::vec(any::<u8>(), 0..8)).prop_map(
+            |(status, lines, odd)| {
+                let mut bytes = format!("{status}\r\n").into_bytes();
+                for (line, end, odds) in lines {
+                    bytes.extend_from_slice(line.as_bytes());
+                    // Mostly as it should be.
+                    bytes.extend_from_slice(if odds > 0 { b"\r\n" } else { end.as_bytes() });
+                }
+                bytes.extend_from_slice(b"\r\n");
+                bytes.extend_from_slice(&odd);
+                bytes
+            },
+        )
     }
 
     proptest! {

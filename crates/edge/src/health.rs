@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -66,10 +67,10 @@ async fn round(
             }
             let Ok(permit) = permits.clone().acquire_owned().await else { return };
             let (replica, limit) = (replica.clone(), shared.limits.health_timeout);
-            let under_way = under_way.clone();
+            let (shared, under_way) = (shared.clone(), under_way.clone());
             tokio::task::spawn_local(async move {
                 let outcome = timeout(limit, check(&replica)).await;
-                note(&replica, outcome.unwrap_or(Err(Fault::NoAnswer)));
+                note(&shared, &replica, outcome.unwrap_or(Err(Fault::NoAnswer)));
                 under_way.borrow_mut().remove(&replica.id);
                 drop(permit);
             });
@@ -77,9 +78,15 @@ async fn round(
     }
 }
 
-fn note(replica: &Replica, outcome: Result<(), Fault>) {
+fn note(shared: &Shared, replica: &Replica, outcome: Result<(), Fault>) {
     let before = replica.healthy();
     replica.checked(outcome);
+    match replica.healthy() {
+        true => shared.recovered.notify_waiters(),
+        // Somebody waits for one to come back: not until the next round.
+        false if shared.awaiting.load(Relaxed) > 0 => shared.recheck.notify_one(),
+        false => {}
+    }
     let (now, key) = (replica.healthy(), &replica.key);
     if before == now {
         return;

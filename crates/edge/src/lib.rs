@@ -28,6 +28,7 @@ mod body;
 mod certificates;
 mod client;
 mod closing;
+mod comeback;
 mod config;
 mod control;
 mod elsewhere;

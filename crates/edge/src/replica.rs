@@ -2,10 +2,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
 
 use domain::route::FactsKey;
 use tokio::sync::Notify;
+
+use crate::facts::now_ms;
 
 /// A replica behind an address. Its state is atomics only, shared by all threads.
 pub struct Replica {
@@ -19,6 +22,8 @@ pub struct Replica {
     load: AtomicU32,
     /// Why it is kept out; 0 when it is not.
     ejected: AtomicU32,
+    /// Since when, milliseconds since the Unix epoch.
+    ejected_ms: AtomicI64,
     failures: AtomicU32,
     /// It left the table: nothing may be kept open for it.
     gone: AtomicBool,
@@ -72,6 +77,7 @@ impl Replica {
             health,
             load: AtomicU32::new(0),
             ejected: AtomicU32::new(0),
+            ejected_ms: AtomicI64::new(0),
             failures: AtomicU32::new(0),
             gone: AtomicBool::new(false),
             hangs: Notify::new(),
@@ -97,7 +103,15 @@ impl Replica {
     /// A request could not be connected: out at once, until a health check succeeds.
     pub fn eject(&self, fault: Fault) {
         self.failures.store(FAILURES_TO_EJECT, Relaxed);
-        self.ejected.store(fault.encode(), Relaxed);
+        if self.ejected.swap(fault.encode(), Relaxed) == 0 {
+            self.ejected_ms.store(now_ms(), Relaxed);
+        }
+    }
+
+    /// For how long it has been kept out.
+    pub fn away(&self) -> Duration {
+        let since = now_ms().saturating_sub(self.ejected_ms.load(Relaxed));
+        Duration::from_millis(u64::try_from(since).unwrap_or(0))
     }
 
     /// The outcome of an active check: two failures in a row put it out, one success brings it back.

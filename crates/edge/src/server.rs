@@ -9,7 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -153,6 +153,8 @@ impl Edge {
             leaving: AtomicBool::new(false),
             told: AtomicU64::new(0),
             recheck: Notify::new(),
+            awaiting: AtomicUsize::new(0),
+            recovered: Notify::new(),
             away: Away::new(None, count),
             access_log,
             open: AtomicU64::new(0),

@@ -22,6 +22,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::body::Outgoing;
+use crate::comeback::Waits;
 use crate::config::Limits;
 use crate::facts::Flight;
 use crate::http2::{HEAD, Local, SEND_BUFFER, STREAM_WINDOW, WINDOW};
@@ -117,6 +118,7 @@ pub async fn send(
     let service = flight.service().clone();
     let mut request = rewrite(request).ok_or(StatusCode::BAD_REQUEST)?;
     let (mut tried, mut tries, mut fresh) = (None, 1, false);
+    let mut waits = Waits::default();
     loop {
         let Some(replica) = pick(replicas, tried, || worker.ids.next()) else {
             flight.because(Reason::NoReplica);
@@ -131,8 +133,10 @@ pub async fn send(
             None => match streams.connect(replica).await {
                 Ok(sender) => sender,
                 Err(fault) => {
-                    replica.eject(fault);
-                    worker.shared.recheck.notify_one();
+                    worker.missed(replica, fault);
+                    if waits.outwait(worker, replicas, flight).await {
+                        continue;
+                    }
                     if !again() {
                         return Err(StatusCode::SERVICE_UNAVAILABLE);
                     }

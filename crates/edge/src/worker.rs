@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -51,6 +51,9 @@ pub struct Shared {
     pub told: AtomicU64,
     /// A replica was ejected and should be looked at soon.
     pub recheck: Notify,
+    /// Requests that wait for a replica to come back, and what tells them that one has.
+    pub awaiting: AtomicUsize,
+    pub recovered: Notify,
     /// Requests that reached no environment.
     pub away: Away,
     pub access_log: Option<Arc<AccessLog>>,

@@ -114,6 +114,21 @@ fn a_killed_replica_is_started_again_and_nobody_notices() {
 }
 
 #[test]
+fn requests_wait_for_the_only_replica_when_it_is_killed() {
+    let mut scene = Scene::of_replicas(1);
+    for _ in 0..2 {
+        let before = scene.replicas();
+        kill(before[0].pid);
+        scene.eventually("it is started again", |scene| {
+            scene.replicas()[0].restarts > before[0].restarts
+        });
+        scene.wait_until_well();
+        scene.unnoticed("only replica killed");
+    }
+    scene.end();
+}
+
+#[test]
 fn a_replica_that_hangs_gets_no_traffic_until_it_goes_on() {
     let mut scene = Scene::without_backing();
     let before = scene.replicas();
@@ -193,7 +208,7 @@ fn a_full_disk_ends_what_needs_it_but_not_the_traffic() {
         eprintln!("SKIPPED: a small disk can only be mounted as root");
         return;
     };
-    plain(&harness);
+    plain(&harness, 2);
     harness.start();
     let mut scene = Scene { disk: Some(disk), ..Scene::of(harness) };
     let before = scene.replicas();
@@ -219,7 +234,7 @@ fn a_full_disk_ends_what_needs_it_but_not_the_traffic() {
     scene.end();
 }
 
-/// Two replicas in staging under traffic, and what was counted before the fault at hand.
+/// An app in staging under traffic, and what was counted before the fault at hand.
 struct Scene {
     counted: Counters,
     traffic: Traffic,
@@ -287,20 +302,25 @@ const BACKED: &str = "services:
     image: redis:7-alpine
 ";
 
-/// The app with two replicas in staging and nothing beside it.
-fn plain(harness: &Harness) {
+/// The app with so many replicas in staging and nothing beside it.
+fn plain(harness: &Harness, replicas: u32) {
     let yaml = harness.project.launchway_yaml("{ from: [USER] }");
     let yaml = yaml.replace("health: /", "health: /health");
-    let yaml = yaml.replace("branch: main,", "branch: main, replicas: { web: 2 },");
+    let replicas = format!("branch: main, replicas: {{ web: {replicas} }},");
+    let yaml = yaml.replace("branch: main,", &replicas);
     harness.project.write("launchway.yaml", &yaml);
     harness.project.write("web/app.py", APP);
-    harness.project.save("Two replicas");
+    harness.project.save("Replicas");
 }
 
 impl Scene {
     fn without_backing() -> Self {
+        Self::of_replicas(2)
+    }
+
+    fn of_replicas(count: u32) -> Self {
         let mut harness = Harness::new();
-        plain(&harness);
+        plain(&harness, count);
         harness.start();
         Self::of(harness)
     }
@@ -308,14 +328,14 @@ impl Scene {
     fn with_backing() -> Self {
         let mut harness = Harness::new();
         harness.project.write("compose.yaml", BACKED);
-        plain(&harness);
+        plain(&harness, 2);
         harness.start();
         Self::of(harness)
     }
 
     /// Waits until staging is live, and begins the traffic.
     fn of(harness: Harness) -> Self {
-        harness.wait_for_live("staging", "Two replicas");
+        harness.wait_for_live("staging", "Replicas");
         let status = harness.status();
         let target = Target {
             connect: address(&status["edge"]["listen"]),
@@ -359,7 +379,7 @@ impl Scene {
             restarts: replica["restarts"].as_u64().unwrap_or_default(),
         };
         let replicas: Vec<Replica> = replicas.iter().map(replica).collect();
-        assert_eq!(replicas.len(), 2, "{status:#}");
+        assert_eq!(replicas.len(), self.endpoints.len(), "{status:#}");
         replicas
     }
 

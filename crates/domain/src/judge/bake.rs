@@ -107,15 +107,28 @@ pub fn judge(
     if seen.total() == 0 {
         return BakeVerdict::NoTraffic;
     }
-    let bad = seen.classes[4];
+    let bad = bad(seen);
     let share = percent(bad, seen.total());
-    let mut notes = vec![format!("{bad} of {} answers were 5xx ({share})", seen.total())];
+    let mut notes =
+        vec![format!("{bad} of {} answers were {} ({share})", seen.total(), kind(seen))];
     notes.extend(latency_note(bake, seen, baseline_p99));
     BakeVerdict::Passed { notes }
 }
 
+/// Errors, and what would have been errors had the edge not waited for a replica that had crashed.
+fn bad(seen: &Facts) -> u64 {
+    (seen.classes[4] + seen.waited()).min(seen.total())
+}
+
+fn kind(seen: &Facts) -> &'static str {
+    match seen.waited() {
+        0 => "5xx",
+        _ => "5xx or had to wait for a replica that had gone",
+    }
+}
+
 fn errors(bake: &Bake, seen: &Facts, elapsed: Duration) -> Option<String> {
-    let (bad, total) = (seen.classes[4], seen.total());
+    let (bad, total) = (bad(seen), seen.total());
     let over = total > 0 && bad as f64 / total as f64 > bake.errors.0;
     let early = total >= FEWEST && is_clear(bad, total, bake.errors.0);
     if !(over && (early || elapsed >= bake.duration)) {
@@ -127,7 +140,8 @@ fn errors(bake: &Bake, seen: &Facts, elapsed: Duration) -> Option<String> {
         n => format!("; {n} of them because no replica could be reached"),
     };
     Some(format!(
-        "{bad} of {total} answers were 5xx ({share}), and {} is allowed{unreachable}",
+        "{bad} of {total} answers were {} ({share}), and {} is allowed{unreachable}",
+        kind(seen),
         bake.errors
     ))
 }

@@ -22,7 +22,7 @@ pub struct Facts {
     /// Requests answered, by method.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub methods: BTreeMap<Verb, u64>,
-    /// Requests that the edge answered itself, or whose answer did not reach its end, by why.
+    /// Requests that the edge answered itself, whose answer did not reach its end, or that had to wait, by why.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub reasons: BTreeMap<Reason, u64>,
     /// Bytes of request bodies, and of what came through upgraded connections from clients.
@@ -60,6 +60,11 @@ impl Facts {
     pub fn unreachable(&self) -> u64 {
         let of = self.reasons.iter().filter(|(reason, _)| reason.is_unreachable());
         of.map(|(_, count)| count).sum()
+    }
+
+    /// Requests that were answered only because they waited for a replica to come back.
+    pub fn waited(&self) -> u64 {
+        self.reasons.get(&Reason::Waited).copied().unwrap_or(0)
     }
 
     /// The time that a share of `quantile` (0 to 1) of the answers took at most, within 1.6%; `None` without

@@ -49,12 +49,14 @@ fixed! {
 }
 
 fixed! {
-    /// Why the edge answered a request itself, or why an answer did not reach its end.
+    /// Why the edge answered a request itself, why an answer did not reach its end, or what it had to wait for.
     Reason {
         /// No replica is there.
         NoReplica "no_replica",
         /// No replica took a connection.
         Connect "connect",
+        /// No replica took a connection at first: it waited until one was back, and went on.
+        Waited "waited",
         /// A replica did not begin its answer in time.
         Timeout "timeout",
         /// A replica closed the connection before it answered.
@@ -140,7 +142,7 @@ impl Reason {
             Self::Method => 405,
             Self::Misdirected => 421,
             Self::ToHttps => 308,
-            Self::Challenge | Self::Drained => 200,
+            Self::Challenge | Self::Drained | Self::Waited => 200,
             Self::Other => 500,
             Self::NoReplica
             | Self::Connect

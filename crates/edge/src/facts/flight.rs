@@ -206,6 +206,11 @@ impl Flight {
         }
     }
 
+    /// It waited for a replica that is back. That alone is no reason for how it will end.
+    pub fn waited(&mut self) {
+        self.counters().reason(Reason::Waited);
+    }
+
     /// The answer is an event stream: counted now, as its end says nothing about how long it took.
     pub fn streaming(&mut self) {
         if !std::mem::replace(&mut self.stream, true) {

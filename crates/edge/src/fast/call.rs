@@ -19,6 +19,7 @@ use super::response::{Answer, read_fields};
 use super::timers::Alarm;
 use super::upstreams::Upstream;
 use crate::body;
+use crate::comeback::Waits;
 use crate::facts::Flight;
 use crate::headers::Client;
 use crate::pick::{Attempts, others};
@@ -130,7 +131,7 @@ impl Call<'_> {
     async fn send(&self, flight: &mut Flight) -> Result<Answered, Reason> {
         let timers = &self.worker.fast.timers;
         let alarm = poll_fn(|cx| Poll::Ready(timers.alarm(cx))).await;
-        let mut attempts = Attempts::default();
+        let (mut attempts, mut waits) = (Attempts::default(), Waits::default());
         loop {
             let random = || self.worker.ids.next();
             let replica = attempts.pick(self.replicas, random).ok_or(Reason::NoReplica)?;
@@ -138,6 +139,9 @@ impl Call<'_> {
                 Some(upstream) => upstream,
                 None => match self.connect(replica, flight).await {
                     Some(upstream) => upstream,
+                    None if Box::pin(waits.outwait(self.worker, self.replicas, flight)).await => {
+                        continue;
+                    }
                     None if attempts.again(replica, flight, false) => continue,
                     None => return Err(Reason::Connect),
                 },
@@ -177,7 +181,10 @@ impl Call<'_> {
                 continue;
             }
             let lost = written && !self.repeatable;
-            if lost || !attempts.again(replica, flight, true) {
+            if lost
+                || !attempts.again(replica, flight, true)
+                    && !Box::pin(waits.outlive(self.worker, self.replicas, replica, flight)).await
+            {
                 return Err(reason);
             }
         }
@@ -197,8 +204,7 @@ impl Call<'_> {
                 Some(upstream)
             }
             Err(fault) => {
-                replica.eject(fault);
-                self.worker.shared.recheck.notify_one();
+                self.worker.missed(replica, fault);
                 None
             }
         }

@@ -21,6 +21,7 @@ use super::response::{self, Answer, Asked, Body};
 use super::upload::{Fault, Upload};
 use super::upstreams::Upstream;
 use crate::closing::Ended;
+use crate::comeback::Waits;
 use crate::facts::Flight;
 use crate::limits::Cut;
 use crate::live::Target;
@@ -168,7 +169,7 @@ impl<'c, 'a, S: AsyncRead + AsyncWrite + Unpin> Exchange<'c, 'a, S> {
         let route = route.ok_or_else(none)?;
         let Target::Replicas(replicas) = &route.target else { return Err(none()) };
         let worker = self.connection.worker;
-        let mut attempts = Attempts::default();
+        let (mut attempts, mut waits) = (Attempts::default(), Waits::default());
         loop {
             let replica = attempts.pick(replicas, || worker.ids.next()).ok_or_else(none)?;
             let upstream = match self.pooled(replica, &attempts) {
@@ -179,9 +180,10 @@ impl<'c, 'a, S: AsyncRead + AsyncWrite + Unpin> Exchange<'c, 'a, S> {
                         upstream
                     }
                     Err(fault) => {
-                        replica.eject(fault);
-                        worker.shared.recheck.notify_one();
-                        if !self.again(&mut attempts, replica, false) {
+                        worker.missed(replica, fault);
+                        if !Box::pin(self.outwait(&mut waits, replicas)).await
+                            && !self.again(&mut attempts, replica, false)
+                        {
                             return Err(Failure::Replica(Reason::Connect));
                         }
                         continue;
@@ -211,7 +213,10 @@ impl<'c, 'a, S: AsyncRead + AsyncWrite + Unpin> Exchange<'c, 'a, S> {
                 continue;
             }
             let may = self.request.repeatable || !written;
-            if !may || !self.again(&mut attempts, replica, true) {
+            if !may
+                || !self.again(&mut attempts, replica, true)
+                    && !Box::pin(self.outlive(&mut waits, replicas, replica)).await
+            {
                 return Err(Failure::Replica(reason));
             }
         }
@@ -223,6 +228,21 @@ impl<'c, 'a, S: AsyncRead + AsyncWrite + Unpin> Exchange<'c, 'a, S> {
         }
         let fast = self.connection.fast();
         fast.upstreams.take(replica, !self.request.repeatable, fast.timers.now())
+    }
+
+    async fn outwait(&mut self, waits: &mut Waits, replicas: &[Arc<Replica>]) -> bool {
+        let Some(flight) = &mut self.request.flight else { return false };
+        waits.outwait(self.connection.worker, replicas, flight).await
+    }
+
+    async fn outlive(
+        &self,
+        waits: &mut Waits,
+        replicas: &[Arc<Replica>],
+        replica: &Arc<Replica>,
+    ) -> bool {
+        let Some(flight) = &self.request.flight else { return false };
+        waits.outlive(self.connection.worker, replicas, replica, flight).await
     }
 
     fn again(&self, attempts: &mut Attempts, replica: &Replica, fresh: bool) -> bool {

@@ -43,6 +43,8 @@ pub fn limits() -> Limits {
     Limits {
         fast: crate::FAST,
         health_interval: Duration::from_millis(50),
+        // Tests of what is away for good do not wait long.
+        comeback: Duration::from_millis(100),
         half_close: Duration::from_millis(200),
         stop: Duration::from_secs(5),
         ..Limits::default()

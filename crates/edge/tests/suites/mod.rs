@@ -2,6 +2,7 @@
 
 mod access_log;
 mod carrying;
+mod comeback;
 mod facts;
 mod fast;
 mod files;

@@ -53,6 +53,16 @@ fn five_percent_of_errors_are_found_within_three_seconds_at_two_hundred_a_second
 }
 
 #[test]
+fn requests_that_had_to_wait_for_a_crashed_replica_count_as_errors() {
+    let crashing = Facts { reasons: [(Reason::Waited, 20)].into(), ..facts(200, 0) };
+    let BakeVerdict::Breached { reason } = at(&crashing, secs(1)) else { panic!("not found") };
+    assert_eq!(
+        reason,
+        "20 of 200 answers were 5xx or had to wait for a replica that had gone (10%), and 1% is allowed"
+    );
+}
+
+#[test]
 fn a_release_that_answers_nothing_well_is_found_with_twenty_answers() {
     assert_eq!(at(&facts(0, 19), secs(1)), BakeVerdict::Continue);
     let dead = Facts { reasons: [(Reason::Connect, 20)].into(), ..facts(0, 20) };
