@@ -15,10 +15,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use domain::slot::{
-    BackingSpec, Color, JobOutcome, JobSpec, Launch, Place, SlotSpec, Snapshot, Usage,
+    BackingSpec, Color, Exit, JobOutcome, JobSpec, Launch, Place, SlotSpec, Snapshot, Usage,
 };
 use domain::{EnvironmentName, ServiceName};
-use engine::{DockerEngine, Engine, EngineError, ExecOutcome, Input, LogSource, ProcessEngine};
+use engine::{DockerEngine, Engine, EngineError, LogSource, ProcessEngine, Streams};
 
 /// Both engines of a server.
 pub struct Engines {
@@ -127,13 +127,13 @@ impl Engine for Engines {
         slot: Color,
         service: &ServiceName,
         command: &[String],
-        input: Input,
-    ) -> Result<ExecOutcome, EngineError> {
+        streams: Streams,
+    ) -> Result<Exit, EngineError> {
         let there = self.docker.observe(environment).await?;
         if there.slots.get(&slot).is_some_and(|status| status.services.contains_key(service)) {
-            return self.docker.exec(environment, slot, service, command, input).await;
+            return self.docker.exec(environment, slot, service, command, streams).await;
         }
-        self.process.exec(environment, slot, service, command, input).await
+        self.process.exec(environment, slot, service, command, streams).await
     }
 
     async fn usage(&self, environment: &EnvironmentName) -> Result<Vec<Usage>, EngineError> {

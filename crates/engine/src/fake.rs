@@ -19,7 +19,7 @@ use domain::{EnvironmentName, ServiceName, Timestamp};
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
-use crate::{Engine, EngineError, ExecOutcome, Input, LogSource};
+use crate::{Engine, EngineError, LogSource, Said, Streams};
 
 /// What a command does. Chosen by the command's text; the default is [`Behaviour::Works`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -360,27 +360,31 @@ impl Engine for FakeEngine {
         slot: Color,
         service: &ServiceName,
         command: &[String],
-        mut input: Input,
-    ) -> Result<ExecOutcome, EngineError> {
-        let mut heard = String::new();
+        mut streams: Streams,
+    ) -> Result<Exit, EngineError> {
+        let doing = || format!("running a command beside {service} of {slot} in {environment}");
+        let (exit, says) = {
+            let inner = self.lock();
+            let slot_spec = inner.slots.get(&(environment.clone(), slot));
+            if slot_spec.is_none_or(|slot| slot.spec.services.iter().all(|s| s.name != *service)) {
+                return Err(EngineError::new(doing(), "this slot has no such service"));
+            }
+            let command = command.join(" ");
+            let exit = match inner.behaviour(&command) {
+                Behaviour::Exits { exit, .. } => exit,
+                _ => Exit::Code(0),
+            };
+            (exit, inner.says(&command))
+        };
+        let mut heard = Vec::new();
         // The one program that shows what it was given.
         if *command == ["cat"] {
-            let read = input.read_to_string(&mut heard).await;
+            let read = streams.input.read_to_end(&mut heard).await;
             read.map_err(|error| EngineError::new("reading for cat", error.to_string()))?;
         }
-        let inner = self.lock();
-        let slot_spec = inner.slots.get(&(environment.clone(), slot));
-        if slot_spec.is_none_or(|slot| slot.spec.services.iter().all(|s| s.name != *service)) {
-            let doing = format!("running a command beside {service} of {slot} in {environment}");
-            return Err(EngineError::new(doing, "this slot has no such service"));
-        }
-        let command = command.join(" ");
-        let exit = match inner.behaviour(&command) {
-            Behaviour::Exits { exit, .. } => exit,
-            _ => Exit::Code(0),
-        };
-        heard.extend(inner.says(&command).iter().flat_map(|line| [line, "\n"]));
-        Ok(ExecOutcome { exit, output: heard })
+        heard.extend(says.iter().flat_map(|line| [line.as_bytes(), b"\n"]).flatten());
+        let sent = streams.output.send(Said::Output(heard.into())).await;
+        sent.map(|()| exit).map_err(|_| EngineError::new(doing(), "nobody listens any more"))
     }
 
     async fn usage(&self, environment: &EnvironmentName) -> Result<Vec<Usage>, EngineError> {

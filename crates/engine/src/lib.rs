@@ -13,6 +13,7 @@
 //! probe.rs     one HTTP or TCP question, the same for all engines
 //! readiness.rs what the answers of one replica come to, the same
 //! shim/        the supervisor of one command, a process of its own (`launchway shim`)
+//! streams.rs   what a command of `exec` reads, and who hears it
 //! unit.rs      one supervised command on disk: the only thing that engine and shim share
 //! proc.rs      /proc; lock.rs: locks that end with their holder
 //! fake.rs      FakeEngine: the same answers without processes, for the tests of others
@@ -26,17 +27,19 @@ mod proc;
 pub mod process;
 mod readiness;
 pub mod shim;
+mod streams;
 mod unit;
 
 use std::net::SocketAddr;
 
 use async_trait::async_trait;
-use domain::slot::{BackingSpec, Color, JobOutcome, JobSpec, SlotSpec, Snapshot, Usage};
+use domain::slot::{BackingSpec, Color, Exit, JobOutcome, JobSpec, SlotSpec, Snapshot, Usage};
 use domain::{EnvironmentName, ServiceName};
 
 pub use docker::{DockerConfig, DockerEngine};
 pub use proc::ProcessRef;
 pub use process::{ProcessConfig, ProcessEngine, ShimCommand, UnitView, Unprivileged};
+pub use streams::{Input, Said, Streams};
 pub use unit::{Phase, UnitStatus};
 
 /// Why an engine could not do it.
@@ -99,27 +102,17 @@ pub trait Engine: Send + Sync {
         lines: usize,
     ) -> Result<Vec<String>, EngineError>;
 
-    /// Runs a command in the surroundings of a replica (folder and environment), which reads `input`; its whole output.
+    /// Runs a command in the surroundings of a replica (folder and environment) to its end. All it wrote has been sent
+    /// then.
     async fn exec(
         &self,
         environment: &EnvironmentName,
         slot: Color,
         service: &ServiceName,
         command: &[String],
-        input: Input,
-    ) -> Result<ExecOutcome, EngineError>;
+        streams: Streams,
+    ) -> Result<Exit, EngineError>;
 
     /// What each replica and backing service uses now.
     async fn usage(&self, environment: &EnvironmentName) -> Result<Vec<Usage>, EngineError>;
-}
-
-/// What a command reads from its standard input; `tokio::io::empty()` for nothing.
-pub type Input = Box<dyn tokio::io::AsyncRead + Send + Unpin>;
-
-/// The result of [`Engine::exec`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExecOutcome {
-    pub exit: domain::slot::Exit,
-    /// Standard output and standard error, as they came.
-    pub output: String,
 }

@@ -255,7 +255,7 @@ impl Shim {
         }
     }
 
-    /// One turn: waits for output or a signal. Answers whether it was the signal to stop.
+    /// One turn: waits for output or a signal. Answers whether to stop: by the signal for it, or as nobody listens.
     fn turn(&mut self, deadline: Option<Instant>) -> bool {
         let deadline = deadline.into_iter().chain(self.unsaid).min();
         let timeout = deadline.map_or(PollTimeout::NONE, |deadline| {
@@ -263,16 +263,22 @@ impl Shim {
             let left = deadline.saturating_duration_since(Instant::now()).as_millis() + 1;
             PollTimeout::from(u16::try_from(left).unwrap_or(u16::MAX))
         });
+        let listened = self.spec.streams() && self.status.phase == Phase::Running;
+        let listener = io::stdout();
         let mut watched = [
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.output.as_fd(), PollFlags::POLLIN),
+            // Tells only of the other end being closed.
+            PollFd::new(listener.as_fd(), PollFlags::empty()),
         ];
-        let _ = poll(&mut watched, timeout);
+        let watched = &mut watched[..if listened { 3 } else { 2 }];
+        let _ = poll(watched, timeout);
+        let unheard = watched.get(2).and_then(PollFd::any).unwrap_or(false);
         self.drain();
         if self.unsaid.is_some_and(|again| Instant::now() >= again) {
             self.say();
         }
-        let mut stop = false;
+        let mut stop = unheard;
         while let Ok(Some(signal)) = self.signals.read_signal() {
             stop |= signal.ssi_signo != Signal::SIGCHLD as u32;
         }
@@ -412,6 +418,11 @@ struct Reaped {
 impl UnitSpec {
     fn once(&self) -> bool {
         matches!(self.mode, Mode::Once { .. })
+    }
+
+    /// The command has our standard streams.
+    fn streams(&self) -> bool {
+        matches!(self.mode, Mode::Once { streams: true, .. })
     }
 }
 

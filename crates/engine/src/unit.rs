@@ -61,9 +61,9 @@ pub enum Mode {
     Once {
         time_limit: Duration,
         lock: Option<PathBuf>,
-        /// It reads what the shim has as its standard input.
+        /// It has the shim's own standard streams, and is stopped once nobody reads its output any more.
         #[serde(default)]
-        reads: bool,
+        streams: bool,
     },
 }
 

@@ -396,22 +396,21 @@ async fn a_command_runs_beside_a_replica(world: &impl World) {
     let engine = world.engine();
     let web = world.service("web", Plot::Healthy);
     engine.apply(&slot(Color::Blue, 1, vec![web])).await.unwrap();
-    let command = ["true".to_owned()];
     let (blue, green) = (Color::Blue, Color::Green);
     // What it does not read does not hold it back.
     let endless = Box::new(tokio::io::repeat(b'y'));
-    let outcome = engine.exec(&staging(), blue, &name("web"), &command, endless).await.unwrap();
-    assert_eq!((outcome.exit, outcome.output.as_str()), (Exit::Code(0), ""));
-    assert!(engine.exec(&staging(), blue, &name("ghost"), &command, nothing()).await.is_err());
-    assert!(engine.exec(&staging(), green, &name("web"), &command, nothing()).await.is_err());
+    let ran = exec(engine, blue, &["true"], endless).await.unwrap();
+    assert_eq!((ran.exit, ran.text(), ran.errors.as_str()), (Exit::Code(0), "", ""));
+    assert!(exec(engine, green, &["true"], nothing()).await.is_err());
+    engine.apply(&slot(green, 1, vec![world.service("other", Plot::Healthy)])).await.unwrap();
+    assert!(exec(engine, green, &["true"], nothing()).await.is_err(), "it has no such service");
 
-    // More than a pipe holds, and its end.
-    let said = "what it reads\n".repeat(10_000);
+    // Byte for byte, no text, more than any buffer holds, and without an end of the line at its end.
+    let said = b"what it reads\n\0\xff\r".repeat(1_200_000);
     let input = Box::new(std::io::Cursor::new(said.clone()));
-    let cat = ["cat".to_owned()];
-    let outcome = engine.exec(&staging(), blue, &name("web"), &cat, input).await.unwrap();
-    assert_eq!(outcome.exit, Exit::Code(0));
-    assert!(outcome.output == said, "{} bytes came back", outcome.output.len());
+    let ran = exec(engine, blue, &["cat"], input).await.unwrap();
+    assert_eq!(ran.exit, Exit::Code(0));
+    assert!(ran.output == said, "{} bytes came back", ran.output.len());
 }
 
 async fn usage_names_every_replica_that_runs(world: &impl World) {

@@ -225,10 +225,9 @@ async fn two_environments_and_two_installations_do_not_see_each_other() {
     one.engine.down(&environment("production"), true).await.unwrap();
     assert_eq!(replica(&one.engine, Color::Blue, "web", 0).await, first, "it is undisturbed");
     // `web` of one environment is no name in another.
-    let asked = ["python3", "-c", "import socket; socket.gethostbyname('web')"].map(str::to_owned);
-    let alone =
-        one.engine.exec(&staging(), Color::Blue, &name("web"), &asked, nothing()).await.unwrap();
-    assert_eq!(alone.exit, Exit::Code(0), "{}", alone.output);
+    let asked = ["python3", "-c", "import socket; socket.gethostbyname('web')"];
+    let alone = exec(&one.engine, Color::Blue, &asked, nothing()).await.unwrap();
+    assert_eq!(alone.exit, Exit::Code(0), "{}", alone.errors);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -246,10 +245,10 @@ async fn slots_reach_their_own_services_and_share_the_backing_ones() {
     }
     let asked = "import urllib.request as r, socket; print(r.urlopen('http://api:8000').read().decode()); \
                  s = socket.create_connection(('redis', 6379)); s.sendall(b'PING\\r\\n'); print(s.recv(9).decode())";
-    let asked = ["python3", "-c", asked].map(str::to_owned);
+    let asked = ["python3", "-c", asked];
     for color in [Color::Blue, Color::Green] {
-        let said =
-            engine.exec(&staging(), color, &name("web"), &asked, nothing()).await.unwrap().output;
+        let ran = exec(engine, color, &asked, nothing()).await.unwrap();
+        let said = ran.text();
         assert!(said.contains(color.as_str()) && said.contains("+PONG"), "{color}: {said}");
     }
     let status = engine.observe(&staging()).await.unwrap().backing[&name("redis")].clone();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use common::*;
 use domain::slot::{Color, Exit, Launch, Location, ReplicaState, ReplicaStatus};
 use engine::process::Unprivileged;
-use engine::{Engine, LogSource, Phase};
+use engine::{Engine, LogSource, Phase, Said, Streams};
 
 fn exited(status: &ReplicaStatus) -> bool {
     matches!(status.state, ReplicaState::Exited { .. })
@@ -193,13 +193,13 @@ async fn a_replica_sees_its_own_environment_and_little_of_the_engines() {
         assert!(lines.contains(&wanted), "{wanted} is missing in {lines:?}");
     }
     assert!(!lines.iter().any(|line| line.starts_with("CARGO")), "{lines:?}");
-    let command = ["sh", "-c", "echo $SECRET_TEA $PORT; pwd; id -u; exit 4"].map(str::to_owned);
-    let said =
-        engine.exec(&staging(), Color::Green, &name("web"), &command, nothing()).await.unwrap();
+    let script = "echo $SECRET_TEA $PORT; pwd; id -u; echo no >/dev/stderr; exit 4";
+    let said = exec(&engine, Color::Green, &["sh", "-c", script], nothing()).await.unwrap();
     let user = Unprivileged::detect().unwrap();
     let uid = user.map_or(nix::unistd::geteuid().as_raw(), |user| user.uid);
     let expected = format!("gyokuro {port}\n{}\n{uid}\n", home.artifact().display());
-    assert_eq!((said.exit, said.output), (Exit::Code(4), expected));
+    assert_eq!((said.exit, said.text()), (Exit::Code(4), expected.as_str()));
+    assert_eq!(said.errors, "no\n");
     for pid in home.shims().into_iter().chain(home.processes()) {
         let title = fs::read(format!("/proc/{pid}/cmdline")).unwrap();
         assert!(!String::from_utf8_lossy(&title).contains("gyokuro"));
@@ -214,11 +214,41 @@ async fn a_command_beside_a_replica_that_does_not_exist_is_not_found_rather_than
     let home = Home::new();
     let engine = home.engine();
     engine.apply(&slot(Color::Blue, 1, vec![service(&home, "web", "sleep 300")])).await.unwrap();
-    let command = ["nosuchtool".to_owned()];
-    let said =
-        engine.exec(&staging(), Color::Blue, &name("web"), &command, nothing()).await.unwrap();
+    let said = exec(&engine, Color::Blue, &["nosuchtool"], nothing()).await.unwrap();
     assert_eq!(said.exit, Exit::Code(127));
-    assert!(said.output.contains("No such file"), "{}", said.output);
+    assert!(said.errors.contains("No such file"), "{}", said.errors);
+    engine.down(&staging(), true).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_command_that_nobody_listens_to_any_more_is_stopped() {
+    let home = Home::new();
+    let engine = home.engine();
+    engine.apply(&slot(Color::Blue, 1, vec![service(&home, "web", "sleep 300")])).await.unwrap();
+    let before = home.processes();
+    let command = ["sh", "-c", "echo begun; sleep 777"].map(str::to_owned);
+    let (output, mut said) = tokio::sync::mpsc::channel(1);
+    let streams = Streams { input: Box::new(tokio::io::repeat(b'y')), output };
+    let (place, web) = (staging(), name("web"));
+    let running = engine.exec(&place, Color::Blue, &web, &command, streams);
+    let listening = async {
+        assert_eq!(said.recv().await, Some(Said::Output("begun\n".into())));
+        drop(said);
+    };
+    let (exit, ()) = tokio::join!(running, listening);
+    assert!(exit.unwrap_err().to_string().contains("went away"));
+    eventually("the command is gone", || home.processes() == before).await;
+
+    // Nor one whose caller is gone altogether.
+    let (output, mut said) = tokio::sync::mpsc::channel(1);
+    let streams = Streams { input: nothing(), output };
+    let mut running = Box::pin(engine.exec(&place, Color::Blue, &web, &command, streams));
+    tokio::select! {
+        exit = &mut running => panic!("{exit:?}"),
+        said = said.recv() => assert_eq!(said, Some(Said::Output("begun\n".into()))),
+    }
+    drop(running);
+    eventually("the command is gone", || home.processes() == before).await;
     engine.down(&staging(), true).await.unwrap();
 }
 

@@ -69,26 +69,24 @@ impl Client {
         self.call(Method::POST, path, json(path, body)?).await
     }
 
-    /// The same without a limit, for what takes as long as it takes, and followed by `input` until that ends or the
-    /// answer begins.
-    pub async fn post_reading<T: DeserializeOwned>(
+    /// Asks for something that goes on, and says `input` after the request until that ends or the answer does.
+    pub async fn post_reading(
         &self,
         path: &str,
         body: &impl Serialize,
         input: impl AsyncRead + Send + Unpin + 'static,
-    ) -> Result<T, CallError> {
+    ) -> Result<Feed, CallError> {
         let mut first = json(path, body)?;
         first.push(b'\n');
         let (to, from) = channel(1);
         let reading = Driver(tokio::spawn(read_all(first, input, to)));
-        let (response, _driver) = self.send(Method::POST, path, Pieces(from)).await?;
-        drop(reading);
-        whole(path, response).await
+        let feed = self.feed(Method::POST, path, Pieces(from)).await?;
+        Ok(Feed { _reading: Some(reading), ..feed })
     }
 
     /// Asks for something that goes on.
     pub async fn follow(&self, path: &str) -> Result<Feed, CallError> {
-        self.feed(Method::GET, path, Vec::new()).await
+        self.feed(Method::GET, path, full(Vec::new())).await
     }
 
     /// Asks for a change that takes its time and says how far it is.
@@ -97,7 +95,7 @@ impl Client {
         path: &str,
         body: &impl Serialize,
     ) -> Result<Feed, CallError> {
-        self.feed(Method::POST, path, json(path, body)?).await
+        self.feed(Method::POST, path, full(json(path, body)?)).await
     }
 
     async fn call<T: DeserializeOwned>(
@@ -115,13 +113,18 @@ impl Client {
         })
     }
 
-    async fn feed(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Feed, CallError> {
-        let (response, driver) = self.send(method, path, full(body)).await?;
+    async fn feed<B>(&self, method: Method, path: &str, body: B) -> Result<Feed, CallError>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: std::error::Error + Send + Sync,
+    {
+        let (response, driver) = self.send(method, path, body).await?;
         if !response.status().is_success() {
             return Err(refused(path, response).await);
         }
         let path = path.to_owned();
-        Ok(Feed { path, body: response.into_body(), buffer: Vec::new(), _driver: driver })
+        let body = response.into_body();
+        Ok(Feed { path, body, buffer: Vec::new(), _driver: driver, _reading: None })
     }
 
     async fn send<B>(
@@ -156,6 +159,8 @@ pub struct Feed {
     body: Incoming,
     buffer: Vec<u8>,
     _driver: Driver,
+    /// What is still said to the server.
+    _reading: Option<Driver>,
 }
 
 impl Feed {
@@ -253,6 +258,14 @@ fn json(path: &str, body: &impl Serialize) -> Result<Vec<u8>, CallError> {
 
 fn broken(path: &str, why: impl ToString) -> CallError {
     CallError::Broken { doing: format!("asking the server for {path}"), why: why.to_string() }
+}
+
+impl CallError {
+    /// It said no, with this status of HTTP.
+    pub fn refused(status: u16, complaint: Complaint) -> Self {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Self::Refused { status, complaint }
+    }
 }
 
 impl From<CallError> for Failure {

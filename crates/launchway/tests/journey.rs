@@ -2,7 +2,8 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
+use std::process::Child;
 
 use nix::sys::signal::Signal;
 use support::Harness;
@@ -463,4 +464,52 @@ fn without_a_server_a_commit_is_built_all_the_same() {
     harness.expect(2, &["run"]);
     harness.expect(2, &["run", "--deploy", "staging"]);
     harness.expect(2, &["run", "no-such-branch"]);
+}
+
+#[test]
+fn a_command_beside_a_service_is_heard_as_it_speaks_and_ends_with_whoever_listens() {
+    let mut harness = Harness::new();
+    harness.start();
+    harness.wait_for_live("staging", "The first");
+    let exec = |script: &'static str| ["exec", "staging", "web", "--", "sh", "-c", script];
+    let said = harness.launchway(&exec("printf 'a\\377\\0'; printf b >&2; exit 7"));
+    assert_eq!(
+        (said.status.code(), &*said.stdout, &*said.stderr),
+        (Some(7), &b"a\xff\0"[..], &b"b"[..])
+    );
+
+    // Ended by a signal, while it still has something to say to a command that does not listen.
+    let (mut told, pid) = begun(&harness, &exec("echo $$; exec sleep 777"));
+    let mut stdin = told.stdin.take().expect("a pipe");
+    let talking = std::thread::spawn(move || while stdin.write_all(&[b'y'; 4096]).is_ok() {});
+    support::signal(told.id(), Signal::SIGTERM);
+    told.wait().expect("it ends");
+    talking.join().expect("nobody listens");
+    harness.eventually("the command is gone", || !runs(pid));
+
+    // Whoever reads it has read enough.
+    let (mut unheard, pid) = begun(&harness, &exec("echo $$; exec yes"));
+    assert_eq!(unheard.wait().expect("it ends").code(), Some(141));
+    harness.eventually("the command is gone", || !runs(pid));
+
+    let (mut left, pid) = begun(&harness, &exec("echo $$; exec sleep 777"));
+    harness.kill_server();
+    harness.eventually("the command is gone", || !runs(pid));
+    assert_eq!(left.wait().expect("it ends").code(), Some(1));
+    harness.start();
+    harness.expect(0, &["down"]);
+    harness.server_ended();
+}
+
+/// A verb and the first line it says: the pid of its command. Nobody reads the rest.
+fn begun(harness: &Harness, arguments: &[&str]) -> (Child, u32) {
+    let mut child = harness.begin_fed(arguments);
+    let mut line = String::new();
+    let stdout = child.stdout.take().expect("a pipe");
+    BufReader::new(stdout).read_line(&mut line).expect("a line");
+    (child, line.trim().parse().expect("a pid"))
+}
+
+fn runs(pid: u32) -> bool {
+    std::path::Path::new(&format!("/proc/{pid}")).exists()
 }

@@ -11,17 +11,18 @@ use domain::slot::{Color, Exit};
 use domain::{EnvironmentName, ServiceName};
 use futures_util::{Stream, StreamExt};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc::Sender;
 
 use super::DockerEngine;
 use super::connect::{Trouble, is_conflict, is_missing};
 use super::labels;
 use super::state::exit_of;
-use crate::{EngineError, ExecOutcome, Input};
+use crate::{EngineError, Input, Said, Streams};
 
 /// Long enough for a person at a shell, short enough to end what was forgotten.
 const LIMIT: Duration = Duration::from_secs(3600);
-/// Of its output.
-const MOST: usize = 16 << 20;
+/// Of the output of a command that is heard at its end only.
+const MOST: usize = 1 << 20;
 
 impl DockerEngine {
     pub(super) async fn exec_inside(
@@ -30,8 +31,8 @@ impl DockerEngine {
         slot: Color,
         service: &ServiceName,
         command: &[String],
-        input: Input,
-    ) -> Result<ExecOutcome, EngineError> {
+        streams: Streams,
+    ) -> Result<Exit, EngineError> {
         let failed = |why: String| {
             let doing = format!("running a command in {service} of {slot} in {environment}");
             EngineError::new(doing, why)
@@ -47,18 +48,50 @@ impl DockerEngine {
             .find(|found| labels::get(&found.labels, labels::SERVICE) == service.as_str())
             .and_then(|found| found.id)
             .ok_or_else(|| failed("it has no container; see `launchway status`".into()))?;
-        let ran = tokio::time::timeout(LIMIT, self.exec_in(&id, command, Some(input))).await;
-        let ran = ran.map_err(|_| failed(format!("it did not end within {LIMIT:?}")))?;
-        ran.map_err(|trouble| failed(trouble.to_string()))
+        let Streams { input, output } = streams;
+        tokio::select! {
+            ran = self.exec_in(&id, command, Some(input), &output) => {
+                ran.map_err(|trouble| failed(trouble.to_string()))
+            }
+            () = output.closed() => Err(failed("whoever asked for it went away".into())),
+            () = tokio::time::sleep(LIMIT) => {
+                Err(failed(format!("it did not end within {} s", LIMIT.as_secs())))
+            }
+        }
     }
 
-    /// Runs it to its end, with something to read or without. What it started stays, if whoever waits goes away.
-    pub(super) async fn exec_in(
+    /// Runs it to its end, without anything to read; how that was, and the beginning of what it said.
+    pub(super) async fn ask_inside(
+        &self,
+        id: &str,
+        command: &[String],
+    ) -> Result<(Exit, String), Trouble> {
+        let (to, mut from) = tokio::sync::mpsc::channel(1);
+        let running = async {
+            let to = to;
+            self.exec_in(id, command, None, &to).await
+        };
+        let hearing = async {
+            let mut heard = Vec::new();
+            while let Some(Said::Output(piece) | Said::Errors(piece)) = from.recv().await {
+                let room = MOST.saturating_sub(heard.len()).min(piece.len());
+                heard.extend_from_slice(&piece[..room]);
+            }
+            String::from_utf8_lossy(&heard).into_owned()
+        };
+        let (ran, heard) = tokio::join!(running, hearing);
+        Ok((ran?, heard))
+    }
+
+    /// Runs it to its end, with something to read or without. If whoever waits goes away, the Engine lets it run until
+    /// it wants to read or write.
+    async fn exec_in(
         &self,
         id: &str,
         command: &[String],
         input: Option<Input>,
-    ) -> Result<ExecOutcome, Trouble> {
+        to: &Sender<Said>,
+    ) -> Result<Exit, Trouble> {
         let docker = self.docker().await?;
         let config = ExecConfig {
             attach_stdin: Some(input.is_some()),
@@ -74,33 +107,35 @@ impl DockerEngine {
             error => self.trouble(error),
         })?;
         let started = docker.start_exec(&made.id, None).await;
-        let bytes = match started.map_err(|error| self.trouble(error))? {
-            StartExecResults::Attached { output, input: to } => {
-                let heard = tokio::select! {
-                    heard = hear(output) => heard,
-                    never = feed(input, to) => match never {},
-                };
-                heard.map_err(|error| self.trouble(error))?
-            }
-            StartExecResults::Detached => Vec::new(),
-        };
+        if let StartExecResults::Attached { output, input: theirs } =
+            started.map_err(|error| self.trouble(error))?
+        {
+            let heard = tokio::select! {
+                heard = hear(output, to) => heard,
+                never = feed(input, theirs) => match never {},
+            };
+            heard.map_err(|error| self.trouble(error))?;
+        }
         let seen = docker.inspect_exec(&made.id).await.map_err(|error| self.trouble(error))?;
-        let exit = seen.exit_code.map_or(Exit::Unknown, exit_of);
-        Ok(ExecOutcome { exit, output: String::from_utf8_lossy(&bytes).into_owned() })
+        Ok(seen.exit_code.map_or(Exit::Unknown, exit_of))
     }
 }
 
-/// What it writes, to its end.
+/// Passes on what it writes, to its end or while somebody listens.
 async fn hear(
     mut output: impl Stream<Item = Result<LogOutput, Error>> + Unpin,
-) -> Result<Vec<u8>, Error> {
-    let mut bytes = Vec::new();
+    to: &Sender<Said>,
+) -> Result<(), Error> {
     while let Some(piece) = output.next().await {
-        let piece = piece?.into_bytes();
-        let room = MOST.saturating_sub(bytes.len()).min(piece.len());
-        bytes.extend_from_slice(&piece[..room]);
+        let said = match piece? {
+            LogOutput::StdErr { message } => Said::Errors(message),
+            other => Said::Output(other.into_bytes()),
+        };
+        if to.send(said).await.is_err() {
+            return Ok(());
+        }
     }
-    Ok(bytes)
+    Ok(())
 }
 
 /// Passes on what it may read, and its end. That alone does not end it.

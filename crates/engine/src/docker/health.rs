@@ -133,9 +133,9 @@ impl DockerEngine {
         id: &str,
     ) -> Option<ProbeRecord> {
         let command = state::test_of(found)?;
-        let asked = tokio::time::timeout(ASK_WITHIN, self.exec_in(id, &command, None)).await;
+        let asked = tokio::time::timeout(ASK_WITHIN, self.ask_inside(id, &command)).await;
         Some(match asked {
-            Ok(Ok(ran)) => own_check(state::answer(ran.exit, &ran.output), ran.exit.success()),
+            Ok(Ok((exit, said))) => own_check(state::answer(exit, &said), exit.success()),
             Ok(Err(trouble)) => own_check(trouble.to_string(), false),
             Err(_) => own_check(format!("no answer within {ASK_WITHIN:?}"), false),
         })

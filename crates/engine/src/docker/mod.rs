@@ -52,7 +52,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bollard::Docker;
-use domain::slot::{BackingSpec, Color, JobOutcome, JobSpec, SlotSpec, Snapshot, Usage};
+use domain::slot::{BackingSpec, Color, Exit, JobOutcome, JobSpec, SlotSpec, Snapshot, Usage};
 use domain::{EnvironmentName, ServiceName};
 
 pub use labels::{STATE as STATE_LABEL, state as state_label};
@@ -60,7 +60,7 @@ pub use labels::{STATE as STATE_LABEL, state as state_label};
 use self::connect::{Connection, Trouble};
 use self::health::Memory;
 use self::records::Records;
-use crate::{Engine, EngineError, ExecOutcome, Input, LogSource};
+use crate::{Engine, EngineError, LogSource, Streams};
 
 /// How to build a [`DockerEngine`].
 #[derive(Debug, Clone)]
@@ -166,9 +166,9 @@ impl Engine for DockerEngine {
         slot: Color,
         service: &ServiceName,
         command: &[String],
-        input: Input,
-    ) -> Result<ExecOutcome, EngineError> {
-        self.exec_inside(environment, slot, service, command, input).await
+        streams: Streams,
+    ) -> Result<Exit, EngineError> {
+        self.exec_inside(environment, slot, service, command, streams).await
     }
 
     async fn usage(&self, environment: &EnvironmentName) -> Result<Vec<Usage>, EngineError> {

@@ -2,26 +2,31 @@
 
 use std::convert::Infallible;
 use std::fs;
-use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::fchown;
+use std::io::{self, PipeReader, PipeWriter};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+use bytes::Bytes;
 use domain::slot::{Color, Exit, SlotSpec};
 use domain::{Digest, EnvironmentName, ServiceName};
 use nix::sys::signal::Signal;
-use tokio::net::unix::pipe::Sender;
+use nix::unistd::fchown;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe::{Receiver, Sender};
+use tokio::sync::mpsc;
 
-use super::keeper::blocking;
+use super::keeper::{Guard, Handed, blocking};
 use super::slots::folder_of;
 use super::{ProcessEngine, tail};
 use crate::proc;
 use crate::unit::{LogPlan, Mode, Phase, Unit, UnitSpec, read_json};
-use crate::{EngineError, ExecOutcome, Input};
+use crate::{EngineError, Input, Said, Streams};
 
 /// Long enough for a person at a shell, short enough to end what was forgotten.
 const LIMIT: Duration = Duration::from_secs(3600);
 const MOST_LINES: usize = 100_000;
+/// Of output, at once.
+const PIECE: usize = 64 << 10;
 
 impl ProcessEngine {
     pub(super) async fn exec_beside(
@@ -30,8 +35,8 @@ impl ProcessEngine {
         slot: Color,
         service: &ServiceName,
         command: &[String],
-        input: Input,
-    ) -> Result<ExecOutcome, EngineError> {
+        streams: Streams,
+    ) -> Result<Exit, EngineError> {
         self.prune_execs(environment);
         let doing = || format!("running a command beside {service} of {slot} in {environment}");
         let record: Option<SlotSpec> = read_json(&self.layout.slot(environment, slot));
@@ -46,11 +51,10 @@ impl ProcessEngine {
         if let Some(port) = replica.port() {
             env.insert("PORT".into(), port.to_string());
         }
-        let command = command.to_vec();
-        let errand = Errand { command, folder, env, limit: LIMIT, input: Some(input) };
-        let (exit, lines) = self.run_errand(&self.layout.exec(environment), errand).await?;
-        let output = lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
-        Ok(ExecOutcome { exit, output })
+        let errand = Errand { command: command.to_vec(), folder, env, limit: LIMIT };
+        let unit = self.layout.exec(environment);
+        let exit = self.run_with_streams(&unit, errand, streams).await?;
+        exit.ok_or_else(|| EngineError::new(doing(), "whoever asked for it went away"))
     }
 
     /// Forgets commands whose caller went away.
@@ -63,56 +67,71 @@ impl ProcessEngine {
         }
     }
 
-    /// Runs a command to its end in a unit that is deleted afterwards. One that an engine before us left
-    /// running in the same unit is stopped first.
+    /// Runs a command to its end in a unit that is deleted afterwards; the last of what it said. One that an engine
+    /// before us left running in the same unit is stopped first.
     pub(super) async fn run_errand(
         &self,
         unit: &Unit,
         errand: Errand,
     ) -> Result<(Exit, Vec<String>), EngineError> {
-        let _guard = self.keeper.guard(unit.folder()).await;
+        let _guard = self.vacate(unit).await?;
+        self.keeper.launch(unit, self.unit_spec(errand, false), false).await?;
+        let exit = self.finish_errand(unit).await;
+        Ok((exit, take_log(unit).await))
+    }
+
+    /// The same of a command that is heard as it speaks. `None`: nobody listened any more, and it was stopped.
+    async fn run_with_streams(
+        &self,
+        unit: &Unit,
+        errand: Errand,
+        streams: Streams,
+    ) -> Result<Option<Exit>, EngineError> {
+        let _guard = self.vacate(unit).await?;
+        let spec = self.unit_spec(errand, true);
+        let (theirs, ours) = self
+            .pipes()
+            .map_err(|error| EngineError::new("making pipes for a command", error.to_string()))?;
+        self.keeper.launch_with_streams(unit, spec, theirs).await?;
+        let Streams { input, output: to } = streams;
+        let running = async {
+            let output = hear(ours.output, Said::Output, &to);
+            let errors = hear(ours.errors, Said::Errors, &to);
+            tokio::join!(self.finish_errand(unit), output, errors).0
+        };
+        let exit = tokio::select! {
+            exit = running => exit,
+            never = feed(input, ours.input) => match never {},
+            () = to.closed() => return Ok(None),
+        };
+        // What its supervisor had to say: that it could not be started, or was stopped at its limit.
+        for line in take_log(unit).await {
+            let _unheard = to.send(Said::Errors((line + "\n").into())).await;
+        }
+        Ok(Some(exit))
+    }
+
+    /// An empty place for a unit, and the right to it.
+    async fn vacate(&self, unit: &Unit) -> Result<Guard, EngineError> {
+        let guard = self.keeper.guard(unit.folder()).await;
         self.keeper.stop_held(unit).await?;
         let _ = fs::remove_dir_all(unit.folder());
-        let spec = UnitSpec {
+        Ok(guard)
+    }
+
+    fn unit_spec(&self, errand: Errand, streams: bool) -> UnitSpec {
+        UnitSpec {
             digest: Digest::of(errand.command.join("\0")).to_string(),
             command: errand.command,
             folder: errand.folder,
             env: errand.env,
             port: None,
             user: self.config.run_as.as_ref().map(|user| user.ids()),
-            mode: Mode::Once {
-                time_limit: errand.limit,
-                lock: None,
-                reads: errand.input.is_some(),
-            },
+            mode: Mode::Once { time_limit: errand.limit, lock: None, streams },
             stop_signal: Signal::SIGTERM as i32,
             grace: Duration::from_secs(5),
             log: LogPlan::once(None),
-        };
-        let exit = match errand.input {
-            None => {
-                self.keeper.launch(unit, spec, false).await?;
-                self.finish_errand(unit).await
-            }
-            Some(input) => {
-                let (theirs, ours) = self.input_pipe().map_err(|error| {
-                    EngineError::new("making a pipe for a command's input", error.to_string())
-                })?;
-                self.keeper.launch_reading(unit, spec, theirs).await?;
-                tokio::select! {
-                    exit = self.finish_errand(unit) => exit,
-                    never = feed(input, ours) => match never {},
-                }
-            }
-        };
-        let unit = unit.clone();
-        let lines = blocking(move || {
-            let lines = tail::tail(&unit, MOST_LINES);
-            let _ = fs::remove_dir_all(unit.folder());
-            lines
-        })
-        .await;
-        Ok((exit, lines))
+        }
     }
 
     async fn finish_errand(&self, unit: &Unit) -> Exit {
@@ -122,16 +141,34 @@ impl ProcessEngine {
         exit
     }
 
-    /// A pipe for what a command reads: (the command's end, ours).
-    fn input_pipe(&self) -> io::Result<(OwnedFd, Sender)> {
-        let (theirs, ours) = io::pipe()?;
+    /// Pipes for the three streams of a command: (its ends, ours).
+    fn pipes(&self) -> io::Result<(Handed, Ours)> {
+        let (input, to_input): (PipeReader, PipeWriter) = io::pipe()?;
+        let (from_output, output) = io::pipe()?;
+        let (from_errors, errors) = io::pipe()?;
+        let theirs: [OwnedFd; 3] = [input.into(), output.into(), errors.into()];
         if let Some(user) = &self.config.run_as {
-            // Else the command could not open /dev/stdin.
+            // Else the command could not open /dev/stdin and its like.
             let ids = user.ids();
-            fchown(&theirs, Some(ids.uid), Some(ids.gid))?;
+            for end in &theirs {
+                fchown(end.as_fd(), Some(ids.uid.into()), Some(ids.gid.into()))?;
+            }
         }
-        Ok((theirs.into(), Sender::from_owned_fd(ours.into())?))
+        let [input, output, errors] = theirs.map(Some);
+        let ours = Ours {
+            input: Sender::from_owned_fd(to_input.into())?,
+            output: Receiver::from_owned_fd(from_output.into())?,
+            errors: Receiver::from_owned_fd(from_errors.into())?,
+        };
+        Ok((Handed { input, output, errors }, ours))
     }
+}
+
+/// Our ends of the pipes of a command.
+struct Ours {
+    input: Sender,
+    output: Receiver,
+    errors: Receiver,
 }
 
 /// Passes on what the command may read, and its end. That alone does not end the command.
@@ -142,13 +179,37 @@ async fn feed(mut input: Input, mut to: Sender) -> Infallible {
     std::future::pending().await
 }
 
+/// Passes on what comes out of a pipe, to its end: that of its supervisor and of all that the command started.
+async fn hear(mut from: Receiver, kind: fn(Bytes) -> Said, to: &mpsc::Sender<Said>) {
+    loop {
+        let mut piece = Vec::with_capacity(PIECE);
+        match from.read_buf(&mut piece).await {
+            Ok(1..) => {}
+            _ => return,
+        }
+        if to.send(kind(piece.into())).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// What a unit that has ended said, last; then nothing is left of it.
+async fn take_log(unit: &Unit) -> Vec<String> {
+    let unit = unit.clone();
+    blocking(move || {
+        let lines = tail::tail(&unit, MOST_LINES);
+        let _ = fs::remove_dir_all(unit.folder());
+        lines
+    })
+    .await
+}
+
 /// What [`ProcessEngine::run_errand`] runs.
 pub(super) struct Errand {
     pub(super) command: Vec<String>,
     pub(super) folder: std::path::PathBuf,
     pub(super) env: std::collections::BTreeMap<String, String>,
     pub(super) limit: Duration,
-    pub(super) input: Option<Input>,
 }
 
 /// If nobody waits for the command any more, it is asked to stop; its shim sees to the rest.

@@ -68,7 +68,7 @@ impl ProcessEngine {
             env,
             port: None,
             user: self.config.run_as.as_ref().map(|user| user.ids()),
-            mode: Mode::Once { time_limit: job.time_limit, lock, reads: false },
+            mode: Mode::Once { time_limit: job.time_limit, lock, streams: false },
             stop_signal: Signal::SIGTERM as i32,
             grace: Duration::from_secs(5),
             log: LogPlan::once(job.log.clone()),

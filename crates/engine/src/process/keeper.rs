@@ -31,6 +31,16 @@ pub(super) struct Keeper {
     guards: Mutex<HashMap<PathBuf, Arc<AsyncMutex<()>>>>,
 }
 
+/// What becomes the shim's standard streams.
+#[derive(Debug, Default)]
+pub(super) struct Handed {
+    /// What holds the port, or what the command reads.
+    pub(super) input: Option<OwnedFd>,
+    pub(super) output: Option<OwnedFd>,
+    /// By default its `shim.log`.
+    pub(super) errors: Option<OwnedFd>,
+}
+
 /// The right to change one thing, until dropped.
 pub(super) struct Guard {
     // The file first: who waits here must not get in before who waits elsewhere can see it.
@@ -138,17 +148,17 @@ impl Keeper {
         spec: UnitSpec,
         with_port: bool,
     ) -> Result<(), EngineError> {
-        self.launch_with(unit, spec, with_port, None).await
+        self.launch_with(unit, spec, with_port, Handed::default()).await
     }
 
-    /// [`Keeper::launch`] of a command that reads `input`, and has no port.
-    pub(super) async fn launch_reading(
+    /// [`Keeper::launch`] of a command with `streams` of its own, and no port.
+    pub(super) async fn launch_with_streams(
         &self,
         unit: &Unit,
         spec: UnitSpec,
-        input: OwnedFd,
+        streams: Handed,
     ) -> Result<(), EngineError> {
-        self.launch_with(unit, spec, false, Some(input)).await
+        self.launch_with(unit, spec, false, streams).await
     }
 
     async fn launch_with(
@@ -156,17 +166,16 @@ impl Keeper {
         unit: &Unit,
         mut spec: UnitSpec,
         with_port: bool,
-        input: Option<OwnedFd>,
+        mut handed: Handed,
     ) -> Result<(), EngineError> {
         let failed = |error: std::io::Error| starting(unit, &error.to_string());
         fs::create_dir_all(unit.folder()).map_err(failed)?;
         // Whoever is left from a killed shim may still sit on the port.
         let (left, before) = (unit.clone(), unit.status());
         blocking(move || sweep(&left, before.as_ref())).await;
-        let handed = match with_port {
-            true => Some(self.reserve(unit, &mut spec).await?),
-            false => input,
-        };
+        if with_port {
+            handed.input = Some(self.reserve(unit, &mut spec).await?);
+        }
         if unit.status().is_some_and(|before| before.digest != spec.digest) {
             forget_log(unit);
         }
@@ -183,18 +192,20 @@ impl Keeper {
         Ok(reservation.into_holder())
     }
 
-    /// `handed` becomes the shim's standard input: what holds the port, or what the command reads.
-    async fn spawn(&self, unit: &Unit, handed: Option<OwnedFd>) -> Result<(), EngineError> {
+    async fn spawn(&self, unit: &Unit, handed: Handed) -> Result<(), EngineError> {
         let complaints = unit.folder().join("shim.log");
         let failed = |error: std::io::Error| starting(unit, &error.to_string());
-        let stderr = fs::File::create(&complaints).map_err(failed)?;
+        let errors = match handed.errors {
+            Some(errors) => errors,
+            None => fs::File::create(&complaints).map_err(failed)?.into(),
+        };
         let mut child = tokio::process::Command::new(&self.shim.program)
             .args(&self.shim.args)
             .arg(unit.spec_path())
             .env_clear()
-            .stdin(handed.map_or_else(Stdio::null, Stdio::from))
-            .stdout(Stdio::null())
-            .stderr(stderr)
+            .stdin(handed.input.map_or_else(Stdio::null, Stdio::from))
+            .stdout(handed.output.map_or_else(Stdio::null, Stdio::from))
+            .stderr(errors)
             .process_group(0)
             .spawn()
             .map_err(|error| {

@@ -37,7 +37,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use domain::slot::{BackingSpec, Color, JobOutcome, JobSpec, SlotSpec, Snapshot, Usage};
+use domain::slot::{BackingSpec, Color, Exit, JobOutcome, JobSpec, SlotSpec, Snapshot, Usage};
 use domain::{EnvironmentName, ServiceName};
 
 pub use config::{ProcessConfig, ShimCommand, Unprivileged, reachable_path};
@@ -50,7 +50,7 @@ pub(crate) use clock::now;
 use self::keeper::Keeper;
 use self::layout::Layout;
 use self::observe::Memory;
-use crate::{Engine, EngineError, ExecOutcome, Input, LogSource};
+use crate::{Engine, EngineError, LogSource, Streams};
 
 /// Runs an app as processes of this machine.
 #[derive(Debug, Clone)]
@@ -136,9 +136,9 @@ impl Engine for ProcessEngine {
         slot: Color,
         service: &ServiceName,
         command: &[String],
-        input: Input,
-    ) -> Result<ExecOutcome, EngineError> {
-        self.exec_beside(environment, slot, service, command, input).await
+        streams: Streams,
+    ) -> Result<Exit, EngineError> {
+        self.exec_beside(environment, slot, service, command, streams).await
     }
 
     async fn usage(&self, environment: &EnvironmentName) -> Result<Vec<Usage>, EngineError> {

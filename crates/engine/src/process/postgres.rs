@@ -85,7 +85,6 @@ impl ProcessEngine {
             folder: new.clone(),
             env: self.config.base_env(),
             limit: Duration::from_secs(120),
-            input: None,
         };
         let (exit, lines) =
             self.run_errand(&unit, errand).await.map_err(|error| error.to_string())?;
@@ -167,13 +166,8 @@ impl ProcessEngine {
         command.extend(args.iter().map(|arg| (*arg).to_owned()));
         let mut env = self.config.base_env();
         env.extend(access.client_env(address));
-        let errand = Errand {
-            command,
-            folder: self.config.home(),
-            env,
-            limit: Duration::from_secs(600),
-            input: None,
-        };
+        let errand =
+            Errand { command, folder: self.config.home(), env, limit: Duration::from_secs(600) };
         let unit = self.layout.errand(&spec.environment, &spec.service, "psql");
         let (exit, lines) =
             self.run_errand(&unit, errand).await.map_err(|error| error.to_string())?;

@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::prctl;
@@ -12,7 +12,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Gid, Uid, fchown, getppid, pipe2, setsid};
 
 use crate::proc::{MARKER, ProcessRef};
-use crate::unit::{Mode, Unit, UnitSpec, UserIds};
+use crate::unit::{Unit, UnitSpec, UserIds};
 
 /// A pipe for the output: (our end, which never blocks; the command's end).
 pub(super) fn output_pipe(user: Option<UserIds>) -> io::Result<(OwnedFd, OwnedFd)> {
@@ -45,22 +45,17 @@ fn command(unit: &Unit, spec: &UnitSpec, output: &OwnedFd) -> io::Result<Command
     if let Some(port) = spec.port {
         command.env("PORT", port.to_string());
     }
-    command.stdin(input(spec)?);
-    command.stdout(Stdio::from(output.try_clone()?)).stderr(Stdio::from(output.try_clone()?));
+    // Else its standard streams are ours.
+    if !spec.streams() {
+        command.stdin(OpenOptions::new().read(true).open("/dev/null")?);
+        command.stdout(output.try_clone()?).stderr(output.try_clone()?);
+    }
     if let Some(user) = spec.user {
         // With a uid, the standard library also drops all supplementary groups.
         command.gid(user.gid).uid(user.uid);
     }
     die_with_the_shim(&mut command);
     Ok(command)
-}
-
-/// Nothing, unless it was started to be given something.
-fn input(spec: &UnitSpec) -> io::Result<Stdio> {
-    match spec.mode {
-        Mode::Once { reads: true, .. } => Ok(Stdio::inherit()),
-        _ => Ok(OpenOptions::new().read(true).open("/dev/null")?.into()),
-    }
 }
 
 /// Runs after the change of user, which would clear the death signal again.

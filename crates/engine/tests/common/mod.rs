@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use domain::slot::{
-    ArtifactRef, BackingSpec, Color, HealthCheck, JobSpec, Launch, Location, Place, Probe,
+    ArtifactRef, BackingSpec, Color, Exit, HealthCheck, JobSpec, Launch, Location, Place, Probe,
     ReplicaState, ReplicaStatus, ServiceSpec, SlotSpec, Snapshot,
 };
 use domain::{AppName, Digest, EnvironmentName, ReleaseId, ServiceName};
 use engine::process::{ProcessConfig, ProcessEngine, ShimCommand, Unprivileged};
-use engine::{Engine, Input};
+use engine::{Engine, EngineError, Input, Said, Streams};
 
 /// Longer than anything here takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -25,6 +25,47 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// For a command that reads nothing.
 pub fn nothing() -> Input {
     Box::new(tokio::io::empty())
+}
+
+/// What a command of [`exec`] left.
+#[derive(Debug)]
+pub struct Ran {
+    pub exit: Exit,
+    pub output: Vec<u8>,
+    pub errors: String,
+}
+
+impl Ran {
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.output).unwrap()
+    }
+}
+
+/// A command beside `web` in staging, and all that it says.
+pub async fn exec(
+    engine: &dyn Engine,
+    slot: Color,
+    command: &[&str],
+    input: Input,
+) -> Result<Ran, EngineError> {
+    let command: Vec<String> = command.iter().map(|&part| part.to_owned()).collect();
+    let (output, mut said) = tokio::sync::mpsc::channel(1);
+    let streams = Streams { input, output };
+    let web = name("web");
+    let place = staging();
+    let running = engine.exec(&place, slot, &web, &command, streams);
+    let listening = async {
+        let (mut output, mut errors) = (Vec::new(), Vec::new());
+        while let Some(said) = said.recv().await {
+            match said {
+                Said::Output(piece) => output.extend_from_slice(&piece),
+                Said::Errors(piece) => errors.extend_from_slice(&piece),
+            }
+        }
+        (output, String::from_utf8(errors).unwrap())
+    };
+    let (exit, (output, errors)) = tokio::join!(running, listening);
+    exit.map(|exit| Ran { exit, output, errors })
 }
 
 /// A folder for one test. What runs below it when the test ends is killed, even if the test failed.

@@ -11,7 +11,7 @@ use control::control::Declined;
 use control::pipeline::{PipelineError, PlanError};
 use serde::de::DeserializeOwned;
 
-use super::wire::Complaint;
+use super::wire::{Complaint, ExecEvent};
 
 /// A failed request.
 #[derive(Debug)]
@@ -62,6 +62,12 @@ impl Problem {
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.complaint.help = Some(help.into());
         self
+    }
+}
+
+impl From<Problem> for ExecEvent {
+    fn from(problem: Problem) -> Self {
+        Self::Failed { status: problem.status.as_u16(), complaint: problem.complaint }
     }
 }
 

@@ -1,54 +1,73 @@
 //! A command beside a service. The body of the request is an [`ExecRequest`] and then whatever the command reads from its
-//! standard input, to the end of the body; the answer comes when the command has ended.
+//! standard input, to the end of the body; the answer is a line for each [`ExecEvent`], as it comes.
 
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::pin::pin;
 use std::time::Duration;
 
-use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use domain::app::App;
+use domain::slot::Exit;
 use domain::{Color, EnvironmentName, ServiceName};
-use engine::Input;
+use engine::{Said, Streams};
 use http_body_util::BodyExt;
-use hyper::body::{Body as HttpBody, Frame};
 use tokio::io::{AsyncWriteExt, DuplexStream};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::time::{interval, timeout};
 
 use super::answer::Problem;
 use super::change::known;
-use super::wire::{ExecAnswer, ExecRequest};
+use super::feed::lines;
+use super::wire::{ExecEvent, ExecRequest};
 use super::{Api, BODY};
 
 /// Of what a command reads, between the client and it.
 const AT_ONCE: usize = 64 * 1024;
+/// Pieces of what it writes, between it and the client.
+const QUEUE: usize = 4;
 /// For the client to end what it says, once the command has ended.
 const LINGER: Duration = Duration::from_secs(5);
+/// A client that went away with something left to say is noticed only by writing to it.
+const PULSE: Duration = Duration::from_secs(1);
 
-type Carrying = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// The client went away before it had said all.
+struct Gone;
 
-pub async fn exec(State(api): State<Api>, request: Request) -> Response {
+pub async fn exec(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
     let mut body = request.into_body();
-    let (asked, first) = match asked(&mut body).await {
-        Ok(read) => read,
-        Err(problem) => return problem.into_response(),
-    };
-    let (to, from) = tokio::io::duplex(AT_ONCE);
-    let mut carrying: Carrying = Box::pin(carry(first, body, to));
-    let running = run(&api, asked, Box::new(from));
-    tokio::pin!(running);
-    let answer = tokio::select! {
-        answer = &mut running => answer,
-        () = &mut carrying => {
-            carrying = Box::pin(std::future::ready(()));
-            running.await
+    let (asked, first) = asked(&mut body).await?;
+    let (to, from) = channel(QUEUE);
+    tokio::spawn(async move { attend(&api, asked, (first, body), &to).await });
+    Ok(lines(from))
+}
+
+/// Runs the command while its client is there. The answer ends no sooner than the request: whoever still writes could
+/// not read it else.
+async fn attend(api: &Api, asked: ExecRequest, said: (Bytes, Body), to: &Sender<ExecEvent>) {
+    let (pipe, input) = tokio::io::duplex(AT_ONCE);
+    let mut carrying = pin!(carry(said, pipe));
+    let mut carried = false;
+    let last = {
+        let mut running = pin!(run(api, asked, input, to));
+        loop {
+            tokio::select! {
+                ended = &mut running => break ended,
+                whole = &mut carrying, if !carried => match whole {
+                    Ok(()) => carried = true,
+                    Err(Gone) => return,
+                },
+            }
         }
     };
-    let carrying = Box::pin(async {
-        let _whoever_goes_on_is_cut_off = tokio::time::timeout(LINGER, carrying).await;
-    });
-    answer.into_response().map(|answer| Body::new(Lingering { answer, carrying }))
+    let last = last.map_or_else(ExecEvent::from, ExecEvent::Ended);
+    if to.send(last).await.is_err() || carried {
+        return;
+    }
+    tokio::select! {
+        _whoever_goes_on_is_cut_off = timeout(LINGER, carrying) => {}
+        () = to.closed() => {}
+    }
 }
 
 /// The request at the beginning of the body, and what came after it already.
@@ -72,7 +91,12 @@ async fn asked(body: &mut Body) -> Result<(ExecRequest, Bytes), Problem> {
     }
 }
 
-async fn run(api: &Api, asked: ExecRequest, input: Input) -> Result<Json<ExecAnswer>, Problem> {
+async fn run(
+    api: &Api,
+    asked: ExecRequest,
+    input: DuplexStream,
+    to: &Sender<ExecEvent>,
+) -> Result<Exit, Problem> {
     let app = api.handle.app();
     let environment = known(&app, asked.environment.as_str())?;
     let live = app.environments.get(&environment).and_then(|state| state.live);
@@ -84,9 +108,30 @@ async fn run(api: &Api, asked: ExecRequest, input: Input) -> Result<Json<ExecAns
         return Err(Problem::usage("the command is missing"));
     }
     has_ours(&app, &environment, slot, &asked.service)?;
+    let (output, said) = channel(QUEUE);
+    let streams = Streams { input: Box::new(input), output };
     let engine = &api.world.engine;
-    let ran = engine.exec(&environment, slot, &asked.service, &asked.command, input).await?;
-    Ok(Json(ExecAnswer { exit: ran.exit, output: ran.output }))
+    let running = engine.exec(&environment, slot, &asked.service, &asked.command, streams);
+    let (exit, ()) = tokio::join!(running, pass_on(said, to));
+    Ok(exit?)
+}
+
+/// Passes on what the command says while the client listens; nobody listening is what stops the command.
+async fn pass_on(mut said: Receiver<Said>, to: &Sender<ExecEvent>) {
+    let mut pulse = interval(PULSE);
+    loop {
+        let event = tokio::select! {
+            said = said.recv() => match said {
+                Some(said) => ExecEvent::from(said),
+                None => return,
+            },
+            _ = pulse.tick() => ExecEvent::Runs,
+            () = to.closed() => return,
+        };
+        if to.send(event).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Refuses by name what no command can be run beside.
@@ -120,7 +165,7 @@ fn has_ours(
 }
 
 /// Carries what the client says to the command. What nobody reads any more is thrown away.
-async fn carry(first: Bytes, mut body: Body, to: DuplexStream) {
+async fn carry((first, mut body): (Bytes, Body), to: DuplexStream) -> Result<(), Gone> {
     let mut to = Some(to);
     let mut piece = first;
     loop {
@@ -131,30 +176,8 @@ async fn carry(first: Bytes, mut body: Body, to: DuplexStream) {
         }
         piece = match body.frame().await {
             Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
-            // A client that went away did not say that this was all of it: its command is stopped.
-            Some(Err(_)) => return std::future::pending().await,
-            None => return,
+            Some(Err(_)) => return Err(Gone),
+            None => return Ok(()),
         };
-    }
-}
-
-/// An answer that ends no sooner than the request: whoever still writes could not read it else.
-struct Lingering {
-    answer: Body,
-    carrying: Carrying,
-}
-
-impl HttpBody for Lingering {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        if let Some(frame) = ready!(Pin::new(&mut self.answer).poll_frame(context)) {
-            return Poll::Ready(Some(frame));
-        }
-        self.carrying.as_mut().poll(context).map(|()| None)
     }
 }

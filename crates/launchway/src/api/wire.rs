@@ -1,8 +1,12 @@
 //! What is said on the socket, both ways.
 
+use axum::body::Bytes;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use domain::slot::Exit;
 use domain::{Color, EnvironmentName, ReleaseId, RolloutId, RunId, ServiceName};
-use serde::{Deserialize, Serialize};
+use engine::Said;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::view::{RolloutView, RunView};
 
@@ -105,11 +109,47 @@ pub struct ExecRequest {
     pub command: Vec<String>,
 }
 
-/// Its answer.
+/// A line of its answer.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct ExecAnswer {
-    pub exit: Exit,
-    pub output: String,
+#[serde(rename_all = "snake_case")]
+pub enum ExecEvent {
+    /// A piece of its standard output.
+    Output(Base64),
+    /// A piece of its standard error.
+    Errors(Base64),
+    /// Nothing new.
+    Runs,
+    /// The last line: how it ended.
+    Ended(Exit),
+    /// The last line: it could not be run, or how it ended is not known. `status` is that of HTTP for it.
+    Failed { status: u16, complaint: Complaint },
+}
+
+impl From<Said> for ExecEvent {
+    fn from(said: Said) -> Self {
+        match said {
+            Said::Output(bytes) => Self::Output(Base64(bytes)),
+            Said::Errors(bytes) => Self::Errors(Base64(bytes)),
+        }
+    }
+}
+
+/// Bytes as JSON has them: base64 (RFC 4648, section 4).
+#[derive(Debug)]
+pub struct Base64(pub Bytes);
+
+impl Serialize for Base64 {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        STANDARD.encode(&self.0).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Base64 {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let bytes = STANDARD.decode(text).map_err(serde::de::Error::custom)?;
+        Ok(Self(bytes.into()))
+    }
 }
 
 /// `POST /v1/down`: without an environment everything, the server last.

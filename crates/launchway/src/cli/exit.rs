@@ -19,6 +19,8 @@ pub enum Exit {
     RolledBack = 4,
     WaitingForApproval = 5,
     TimedOut = 6,
+    /// Nobody reads our output any more: as by SIGPIPE.
+    Unheard = 141,
     /// By SIGINT.
     Interrupted = 130,
     /// By SIGTERM.
