@@ -14,9 +14,13 @@ use crate::pick::others;
 use crate::replica::{Fault, Replica};
 use crate::worker::{Shared, Worker};
 
-/// How often one request has waited.
+/// How one request has waited.
 #[derive(Debug, Default)]
-pub struct Waits(u32);
+pub struct Waits {
+    times: u32,
+    /// Of all its waits together.
+    until: Option<Instant>,
+}
 
 /// A replica that comes back only to go again is not waited for a third time.
 const MOST_WAITS: u32 = 2;
@@ -47,13 +51,13 @@ impl Waits {
         let shared = &worker.shared;
         let back = || replicas.iter().any(|replica| replica.healthy());
         let away = replicas.iter().map(|replica| replica.away()).min().unwrap_or_default();
-        let left = shared.limits.comeback.saturating_sub(away);
-        if self.0 >= MOST_WAITS || left.is_zero() || back() {
+        if back() {
             return false;
         }
-        self.0 += 1;
+        let Some(until) = self.until(Instant::now(), away, shared.limits.comeback) else {
+            return false;
+        };
         let Some(_one) = Awaiting::one(shared) else { return false };
-        let until = Instant::now() + left;
         shared.recheck.notify_one();
         loop {
             let mut recovered = pin!(shared.recovered.notified());
@@ -78,12 +82,22 @@ impl Waits {
         replica: &Arc<Replica>,
         flight: &Flight,
     ) -> bool {
-        if self.0 > 0 || others(replicas, replica) || !flight.service().may_retry(worker.index) {
+        if self.times > 0 || others(replicas, replica) || !flight.service().may_retry(worker.index)
+        {
             return false;
         }
-        self.0 += 1;
+        self.times += 1;
         sleep(DYING).await;
         true
+    }
+
+    /// When to give up on replicas that went `away` so long ago; `None` if that is now.
+    fn until(&mut self, now: Instant, away: Duration, comeback: Duration) -> Option<Instant> {
+        self.times += 1;
+        let until = now + comeback.saturating_sub(away);
+        let until = self.until.map_or(until, |first| first.min(until));
+        self.until = Some(until);
+        (self.times <= MOST_WAITS && until > now).then_some(until)
     }
 }
 
@@ -98,5 +112,28 @@ impl<'a> Awaiting<'a> {
 impl Drop for Awaiting<'_> {
     fn drop(&mut self) {
         self.0.awaiting.fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COMEBACK: Duration = Duration::from_secs(5);
+
+    #[test]
+    fn a_request_waits_once_more_but_no_longer_in_all() {
+        let (begin, second) = (Instant::now(), Duration::from_secs(1));
+        let mut waits = Waits::default();
+        assert_eq!(waits.until(begin, second, COMEBACK), Some(begin + 4 * second));
+        // It was back for a moment, and has just gone again.
+        let later = begin + 3 * second;
+        assert_eq!(waits.until(later, Duration::ZERO, COMEBACK), Some(begin + 4 * second));
+        assert_eq!(waits.until(later, Duration::ZERO, COMEBACK), None);
+    }
+
+    #[test]
+    fn what_went_long_ago_is_not_waited_for() {
+        assert_eq!(Waits::default().until(Instant::now(), COMEBACK, COMEBACK), None);
     }
 }

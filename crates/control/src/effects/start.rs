@@ -10,6 +10,8 @@ use super::{Effect, Job, evidence};
 use crate::world::endpoints;
 
 const PAUSE: Duration = Duration::from_millis(50);
+/// For a replica that ended and was started again before we looked to end once more: then it is known how.
+const TELLING: Duration = Duration::from_secs(5);
 
 pub async fn perform(job: &Job<'_>, slot: Color) -> Effect {
     let engine = &job.world.engine;
@@ -18,6 +20,7 @@ pub async fn perform(job: &Job<'_>, slot: Color) -> Effect {
     let spec = slot_spec(job, slot).await?;
     engine.apply(&spec).await.map_err(failed)?;
     let began = Instant::now();
+    let mut crashed = None;
     loop {
         let snapshot = engine.observe(environment).await.map_err(failed)?;
         let status = snapshot.slots.get(&slot).cloned();
@@ -27,11 +30,14 @@ pub async fn perform(job: &Job<'_>, slot: Color) -> Effect {
                 "slot {slot} of {environment} vanished while it started"
             )));
         };
-        if status.ready() && status.release == spec.release {
+        if crashed.is_none() && status.ready() && status.release == spec.release {
             return Ok(RolloutEvent::Started { endpoints: endpoints(&status) });
         }
         if ended(&status) {
-            return Err(evidence::of_slot(job, &status, "it ended before it was ready").await);
+            let seen: &Instant = crashed.get_or_insert_with(Instant::now);
+            if tells_how(&status) || seen.elapsed() > TELLING {
+                return Err(evidence::of_slot(job, &status, "it ended before it was ready").await);
+            }
         }
         if began.elapsed() > job.rollout.gates.start_limit {
             let limit = domain::units::Span(job.rollout.gates.start_limit);
@@ -51,10 +57,16 @@ pub async fn slot_spec(job: &Job<'_>, slot: Color) -> Result<SlotSpec, Evidence>
     spec.map_err(|error| Evidence::of(error.to_string()))
 }
 
-/// A process that ended while it started is not waited for: what it said is known already.
+/// A process that ended while it started is not waited for.
 fn ended(status: &SlotStatus) -> bool {
     let mut replicas = status.services.values().flatten();
-    replicas.any(|r| r.restarts > 0 || matches!(r.state, ReplicaState::Exited { .. }))
+    replicas.any(|r| r.restarts > 0) || tells_how(status)
+}
+
+/// What became of a process is known only until it is started again.
+fn tells_how(status: &SlotStatus) -> bool {
+    let mut replicas = status.services.values().flatten();
+    replicas.any(|r| matches!(r.state, ReplicaState::Exited { .. }))
 }
 
 fn waiting_for(status: &SlotStatus) -> String {
