@@ -18,25 +18,24 @@ pub async fn perform(world: &World, call: &Call, epoch: Epoch) -> Option<Event> 
     loop {
         match world.edge.publish(&call.app.table).await {
             Ok(_) => return Some(Event::Published { epoch }),
-            Err(error) => call.note(note(epoch, &error)),
+            Err(error) => call.note(format!("the traffic stays as it is: {}", trouble(&error))),
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
-/// What is in the way. The edge comes back by itself, as far as it can.
-fn note(epoch: Epoch, error: &ClientError) -> String {
+/// Why the edge did not do what it was asked, with the way out.
+pub fn trouble(error: &ClientError) -> String {
+    const DOCTOR: &str = "`launchway doctor` says what is in its way";
     match error {
-        ClientError::Unreachable { source, .. } => format!(
-            "the traffic cannot move while the edge is down ({source}); the server starts it again, \
-             `launchway doctor` says what is in its way"
-        ),
-        ClientError::Deadline { deadline, .. } => format!(
-            "the traffic cannot move: the edge did not answer within {}; `launchway doctor` says more",
-            Span(*deadline)
-        ),
-        error => format!("giving the edge table {epoch}: {error}"),
+        ClientError::Unreachable { source, .. } => {
+            format!("the edge is down ({source}) and is started again; {DOCTOR}")
+        }
+        ClientError::Deadline { deadline, .. } => {
+            format!("the edge did not answer within {}; {DOCTOR}", Span(*deadline))
+        }
+        error => error.to_string(),
     }
 }
 
@@ -48,7 +47,7 @@ mod tests {
     fn an_edge_that_is_down_is_named_with_the_way_out() {
         let source = std::io::ErrorKind::ConnectionRefused.into();
         let down = ClientError::Unreachable { path: "/tmp/control.sock".into(), source };
-        let said = note(Epoch::default(), &down);
+        let said = trouble(&down);
         assert!(said.contains("the edge is down") && said.contains("`launchway doctor`"), "{said}");
         assert!(!said.contains('\n'), "it is one line: {said}");
     }

@@ -140,7 +140,8 @@ pub async fn rollout(client: &Client, id: &str, until: Until) -> Result<Followed
                     let waits = hold.map_or(String::new(), |hold| format!(": waits for {hold}"));
                     eprintln!("{id} {phase}{waits}");
                     phase_said = phase;
-                } else if let Some(note) = note.filter(|note| notes.worth(note)) {
+                }
+                if let Some(note) = note.filter(|note| notes.worth(note)) {
                     eprintln!("{id} {phase_said}: {}", line(&note));
                 }
             }

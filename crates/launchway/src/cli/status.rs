@@ -97,7 +97,7 @@ fn page(status: &Status) -> String {
         page.environment(environment);
     }
     if status.environments.is_empty() {
-        page.line("nothing was built so far; `launchway run` builds the newest commit");
+        page.line("nothing was built so far; `launchway check` finds mistakes, `launchway run` builds the newest commit");
     }
     for run in &status.refused {
         page.refused(run);
@@ -170,7 +170,7 @@ impl Page {
         if status.edge.problem.is_some() {
             let way = match &status.server {
                 Some(_) => {
-                    "the server starts it again by itself; `launchway doctor` says what is in its way"
+                    "one that ended is started again, and `launchway doctor` says what is in its way"
                 }
                 None => "`launchway server` starts it",
             };

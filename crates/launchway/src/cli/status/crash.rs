@@ -1,11 +1,15 @@
 //! What is the matter with a replica, each in the rest of a sentence about it.
 
+use std::time::Duration;
+
 use domain::Timestamp;
 use domain::slot::Ends;
-use domain::units::Span;
 
-use crate::cli::paint::{ago, line};
+use crate::cli::paint::{ago, line, span};
 use crate::view::ReplicaView;
+
+/// The longest before a restart: what crashes at once does so this often.
+const PAUSE: Duration = Duration::from_secs(30);
 
 /// Whether it ends again and again, whatever it does just now.
 pub fn is_looping(replica: &ReplicaView) -> bool {
@@ -34,11 +38,15 @@ pub fn troubles(replica: &ReplicaView, now: Timestamp) -> Vec<String> {
 
 /// That it keeps crashing, and how.
 pub fn looping(ends: &Ends, now: Timestamp) -> String {
-    let (times, within, when) = (ends.recent, Span(Ends::WHILE), ago(now, ends.at));
+    let (times, within, when) = (ends.recent, span(Ends::WHILE), ago(now, ends.at));
+    let what = match now.since(ends.at) < PAUSE * 2 {
+        true => format!("keeps crashing: {times} times"),
+        false => format!("crashed {times} times"),
+    };
     let how = ends.exit.map_or(String::new(), |exit| format!(" ({exit})"));
     let said = ends.said.as_deref().map(|said| format!("; its last line: {}", line(said)));
     let said = said.unwrap_or_default();
-    format!("keeps crashing: {times} times within {within}, last {when}{how}{said}")
+    format!("{what} within {within}, last {when}{how}{said}")
 }
 
 #[cfg(test)]
@@ -76,10 +84,16 @@ mod tests {
             let replica = ReplicaView { ends: Some(ends.clone()), ..replica(state) };
             assert_eq!(
                 troubles(&replica, now()),
-                ["keeps crashing: 5 times within 5m, last 12 s ago (exit status 1); \
+                ["keeps crashing: 5 times within 5 min, last 12 s ago (exit status 1); \
                   its last line: no tea"]
             );
         }
+        let over = ends.at.as_millis() + 200_000;
+        let well = troubles(
+            &ReplicaView { ends: Some(ends.clone()), ..replica("ready") },
+            Timestamp::from_millis(over),
+        );
+        assert!(well[0].starts_with("crashed 5 times within 5 min, last 3 min ago"), "{well:?}");
         let once = ReplicaView { ends: Some(Ends { recent: 1, ..ends }), ..replica("ready") };
         assert_eq!(troubles(&once, now()), Vec::<String>::new());
     }
