@@ -306,9 +306,7 @@ impl Page {
     }
 
     fn replicas(&self, service: &str, replicas: &[&ReplicaView]) -> String {
-        let has_traffic =
-            |replica: &&&ReplicaView| replica.state == "ready" && replica.ejected.is_none();
-        let ready = replicas.iter().filter(has_traffic).count();
+        let ready = replicas.iter().filter(|replica| crash::has_traffic(replica)).count();
         let total = replicas.len();
         let count = match replicas.first().map(|replica| &replica.endpoint) {
             Some(Endpoint::Files(_)) if ready == total => "files, served by the edge".into(),
@@ -387,5 +385,84 @@ fn restarts(count: u32) -> String {
         0 => String::new(),
         1 => ", restarted once".into(),
         many => format!(", restarted {many} times"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A page of what is not well.
+    fn told(edge_problem: Option<&str>, server: bool) -> String {
+        let server = server.then(|| json!({ "pid": 7, "since": 0, "version": "1" }));
+        let mut status = json!({
+            "app": "shop", "now": 600_000, "server": server,
+            "edge": {
+                "listen": "127.0.0.1:80", "pid": 8, "shim_pid": 9, "restarts": 0, "epoch": 3,
+                "wanted": 3, "problem": edge_problem,
+            },
+            "environments": [{
+                "name": "staging", "host": "shop", "url": null, "preview_url": null, "live": null,
+                "stale": { "seen": 597_000, "because": "a new look takes longer than 500ms" },
+                "slots": [], "backing": [], "under_way": null, "waiting": [], "last": null,
+                "rollback": { "way": "none", "to": null, "about_ms": null, "because": "no" },
+                "going_down": false, "note": null,
+            }],
+            "runs": [],
+            "refused": [{
+                "id": "run-2", "commit": "a".repeat(40), "subject": null, "branch": "main",
+                "by": "(branch main)", "created": 500_000, "ended": 540_000, "phase": "invalid",
+                "release": null, "deploy_to": null, "hold": null,
+                "problem": "launchway.yaml:10:1: no key `rutes`",
+            }],
+        });
+        // Times are written as people write them.
+        let time = |value: &mut serde_json::Value| {
+            if let Some(millis) = value.as_i64() {
+                *value = serde_json::to_value(Timestamp::from_millis(millis)).unwrap();
+            }
+        };
+        time(&mut status["now"]);
+        if status["server"].is_object() {
+            time(&mut status["server"]["since"]);
+        }
+        time(&mut status["environments"][0]["stale"]["seen"]);
+        time(&mut status["refused"][0]["created"]);
+        time(&mut status["refused"][0]["ended"]);
+        page(&serde_json::from_value(status).unwrap())
+    }
+
+    #[test]
+    fn a_commit_that_was_refused_is_told_with_the_way_to_its_mistakes() {
+        let said = told(None, true);
+        assert!(
+            said.contains(
+                "run-2 of aaaaaaaaaaaa (branch main) was refused 60 s ago: \
+                 launchway.yaml:10:1: no key `rutes`\n  `launchway history run-2` shows every mistake"
+            ),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn what_is_shown_as_it_was_before_has_its_age_and_its_reason() {
+        let said = told(None, true);
+        assert!(
+            said.contains("seen       3.0 s ago; a new look takes longer than 500ms"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn an_edge_that_is_down_is_told_with_the_way_out() {
+        let why = Some("nobody answers for it: Connection refused");
+        let served = told(why, true);
+        assert!(served.contains("edge out of reach: nobody answers for it"), "{served}");
+        assert!(served.contains("`launchway doctor` says what is in its way"), "{served}");
+        let alone = told(why, false);
+        assert!(alone.contains("without the edge: `launchway server` starts it"), "{alone}");
+        assert!(!told(None, true).contains("without the edge"));
     }
 }

@@ -16,6 +16,11 @@ pub fn is_looping(replica: &ReplicaView) -> bool {
     replica.ends.as_ref().is_some_and(Ends::crashing)
 }
 
+/// Whether it counts as ready: both the server and the edge find it so.
+pub fn has_traffic(replica: &ReplicaView) -> bool {
+    replica.state == "ready" && replica.ejected.is_none()
+}
+
 /// Nothing for one that is well.
 pub fn troubles(replica: &ReplicaView, now: Timestamp) -> Vec<String> {
     let mut all = Vec::new();
@@ -102,6 +107,7 @@ mod tests {
     fn a_replica_that_is_back_before_the_edge_has_seen_it_is_not_called_both() {
         let refused = Some("refused a connection".to_owned());
         let back = ReplicaView { ejected: refused.clone(), ..replica("ready") };
+        assert!(has_traffic(&replica("ready")) && !has_traffic(&back));
         assert_eq!(
             troubles(&back, now()),
             ["answers again, and gets traffic once the edge has seen it too: \
