@@ -158,6 +158,14 @@ pub fn unit(engine: &ProcessEngine, pid: Option<u32>) -> Option<UnitStatus> {
     at.and_then(|at| running.swap_remove(at).status)
 }
 
+/// Whether there is one to stop.
+pub fn any(engine: &ProcessEngine) -> bool {
+    NAMES.into_iter().any(|name| {
+        let found = engine.look_at_supervised(name);
+        found.wanted || found.attended
+    })
+}
+
 /// Stops all of them for good.
 pub async fn stop(engine: &ProcessEngine) -> Result<(), EngineError> {
     for name in NAMES {

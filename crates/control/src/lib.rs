@@ -7,6 +7,7 @@ pub mod control;
 pub mod edges;
 pub mod effects;
 pub mod engines;
+mod failures;
 mod housekeeping;
 pub mod load;
 pub mod observer;

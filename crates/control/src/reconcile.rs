@@ -11,6 +11,7 @@ use domain::app::{App, EnvironmentEvent, EnvironmentState, Event};
 use domain::slot::{SlotSpec, SlotStatus, Snapshot};
 use domain::{Color, EnvironmentName};
 
+use crate::clock;
 use crate::control::Handle;
 use crate::world::{Placed, World, endpoints};
 
@@ -104,6 +105,7 @@ async fn moved(handle: &Handle, name: &EnvironmentName, slot: Color, status: &Sl
 /// An edge that lost its disk routes nothing; the table is given to it again.
 async fn edge(world: &World, app: &App) {
     let Ok(status) = world.edge.status().await else { return };
+    world.failures.note(&status, clock::wall());
     if app.synced() && status.epoch < app.published {
         match world.edge.publish(&app.table).await {
             Ok(_) => {

@@ -241,6 +241,11 @@ pub async fn stop_edge(engine: &ProcessEngine) -> Result<(), engine::EngineError
     edges::stop(engine).await
 }
 
+/// Whether an edge runs, or shall.
+pub fn has_edge(engine: &ProcessEngine) -> bool {
+    edges::any(engine)
+}
+
 /// Where the edge keeps its table and its control socket.
 pub fn edge_folder(state: &Path) -> PathBuf {
     state.join("edge")

@@ -9,10 +9,12 @@ use domain::app::App;
 use domain::config::{Environment, Project};
 use domain::release::Release;
 use domain::slot::{BackingSpec, Launch, SlotSpec, Snapshot};
-use domain::{Color, EnvironmentName, ReleaseId, ServiceName};
+use domain::{Color, EnvironmentName, ReleaseId, ServiceName, Timestamp};
 use engine::Engine;
 
 use crate::certificates::Board;
+use crate::clock;
+pub use crate::failures::Failures;
 use crate::pipeline::{Pipeline, PipelineError};
 use crate::spec::{self, SlotRequest, SpecError, Variables};
 
@@ -26,7 +28,16 @@ pub struct World {
     /// Where it carries TLS, if it does.
     pub https: Option<SocketAddr>,
     pub certificates: Board,
-    seen: Mutex<BTreeMap<EnvironmentName, Snapshot>>,
+    /// What the edge says it could not get answered.
+    pub failures: Failures,
+    seen: Mutex<BTreeMap<EnvironmentName, Seen>>,
+}
+
+/// What was seen of one environment, and when.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    pub at: Timestamp,
+    pub snapshot: Snapshot,
 }
 
 /// A release with all that is needed to run it in one environment.
@@ -90,7 +101,8 @@ impl World {
         https: Option<SocketAddr>,
     ) -> Self {
         let certificates = Board::default();
-        Self { engine, edge, pipeline, listen, https, certificates, seen: Mutex::default() }
+        let (failures, seen) = (Failures::default(), Mutex::default());
+        Self { engine, edge, pipeline, listen, https, certificates, failures, seen }
     }
 
     /// What the engine is asked to run in `slot`.
@@ -142,11 +154,11 @@ impl World {
     /// Notes what was last seen of an environment.
     pub fn saw(&self, environment: &EnvironmentName, snapshot: Snapshot) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.insert(environment.clone(), snapshot);
+        seen.insert(environment.clone(), Seen { at: clock::wall(), snapshot });
     }
 
     /// What was last seen of every environment.
-    pub fn seen(&self) -> BTreeMap<EnvironmentName, Snapshot> {
+    pub fn seen(&self) -> BTreeMap<EnvironmentName, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

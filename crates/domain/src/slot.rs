@@ -300,6 +300,34 @@ pub struct ReplicaStatus {
     /// How often its process was started again since the slot was applied.
     pub restarts: u32,
     pub pid: Option<u32>,
+    /// `None` as long as its process never ended.
+    #[serde(default)]
+    pub ends: Option<Ends>,
+}
+
+/// How a replica's process ended since the slot was applied, whatever it does now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ends {
+    /// How often within [`Ends::WHILE`] before it was looked at.
+    pub recent: u32,
+    /// How it ended last; `None` where nobody saw that.
+    pub exit: Option<Exit>,
+    /// When that was.
+    pub at: Timestamp,
+    /// The last line it wrote before.
+    pub said: Option<String>,
+}
+
+impl Ends {
+    /// Ends longer ago are forgotten. The longest pause before a restart is a tenth of it.
+    pub const WHILE: Duration = Duration::from_secs(300);
+    /// Once is an accident, and twice may be.
+    const CRASHES: u32 = 3;
+
+    /// Whether it ended so often that it will end again.
+    pub fn crashing(&self) -> bool {
+        self.recent >= Self::CRASHES
+    }
 }
 
 /// Where a replica answers.

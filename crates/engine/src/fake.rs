@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::slot::{
-    BackingSpec, BackingStatus, Color, Endpoint, Exit, JobOutcome, JobSpec, Launch, Location,
+    BackingSpec, BackingStatus, Color, Endpoint, Ends, Exit, JobOutcome, JobSpec, Launch, Location,
     Probe, ProbeRecord, ReplicaState, ReplicaStatus, ServiceSpec, SlotSpec, SlotStatus, Snapshot,
     Usage,
 };
@@ -67,6 +67,7 @@ struct Replica {
     at: u32,
     since: Instant,
     restarts: u32,
+    ends: Option<Ends>,
     was_ready: Cell<bool>,
 }
 
@@ -103,6 +104,8 @@ impl FakeEngine {
             if (e, *color, s) == (environment, slot, service) {
                 replica.pid = pid;
                 replica.restarts += 1;
+                let (recent, exit) = (replica.restarts, Some(Exit::Signal(9)));
+                replica.ends = Some(Ends { recent, exit, at: now(), said: None });
             }
         }
     }
@@ -136,6 +139,7 @@ impl Inner {
             at: pid,
             since: Instant::now(),
             restarts: 0,
+            ends: None,
             was_ready: Cell::new(false),
         };
         self.replicas.insert(key, replica);
@@ -156,12 +160,14 @@ impl Inner {
                 state: ReplicaState::Ready,
                 restarts: 0,
                 pid: None,
+                ends: None,
             };
         }
         let key = (spec.environment.clone(), spec.slot, service.name.clone(), index);
         let Some(replica) = self.replicas.get(&key) else {
             let state = ReplicaState::Starting { transcript: Vec::new() };
-            return ReplicaStatus { index, endpoint: endpoint(0), state, restarts: 0, pid: None };
+            let endpoint = endpoint(0);
+            return ReplicaStatus { index, endpoint, state, restarts: 0, pid: None, ends: None };
         };
         let transcript = |answer: &str| vec![record(service, replica.at, answer)];
         let state = match self.behaviour(command_of(service)) {
@@ -185,7 +191,14 @@ impl Inner {
         };
         let pid = (!matches!(state, ReplicaState::Exited { .. })).then_some(replica.pid);
         let restarts = replica.restarts;
-        ReplicaStatus { index, endpoint: endpoint(replica.at), state, restarts, pid }
+        // What ends at once does so as often as there is room for.
+        let ends = match &state {
+            ReplicaState::Exited { exit, tail } => {
+                Some(Ends { recent: 10, exit: Some(*exit), at: now(), said: tail.last().cloned() })
+            }
+            _ => replica.ends.clone(),
+        };
+        ReplicaStatus { index, endpoint: endpoint(replica.at), state, restarts, pid, ends }
     }
 
     fn says(&self, command: &str) -> Vec<String> {

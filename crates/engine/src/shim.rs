@@ -32,6 +32,7 @@ use nix::unistd::{Pid, setsid};
 
 use crate::lock::FileLock;
 use crate::proc::{self, ProcessRef};
+use crate::process::tail;
 use crate::unit::{Backoff, Mode, Phase, Unit, UnitSpec, UnitStatus};
 
 pub(crate) use log::numbered as numbered_log;
@@ -117,6 +118,8 @@ impl Shim {
             restarts: same.as_ref().map_or(0, |s| s.restarts + 1),
             last_exit: same.as_ref().and_then(|s| s.last_exit),
             last_exit_at: same.as_ref().and_then(|s| s.last_exit_at),
+            ends: same.as_ref().map_or(Vec::new(), |s| s.ends.clone()),
+            last_words: same.as_ref().and_then(|s| s.last_words.clone()),
             started: None,
         };
         let mut shim = Self {
@@ -154,6 +157,7 @@ impl Shim {
                 pause = backoff.first;
             }
             self.note_end(Phase::Waiting, exit);
+            self.status.note_crash(now(), tail::last_words(&self.unit));
             self.say();
             if let Event::Stop = self.wait(Some(Instant::now() + pause)) {
                 return self.stop(None);

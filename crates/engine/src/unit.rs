@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use domain::Timestamp;
-use domain::slot::Exit;
+use domain::slot::{Ends, Exit};
 use serde::{Deserialize, Serialize};
 
 use crate::lock::FileLock;
@@ -135,9 +135,41 @@ pub struct UnitStatus {
     pub restarts: u32,
     pub last_exit: Option<Exit>,
     pub last_exit_at: Option<Timestamp>,
+    /// When the command ended by itself, the newest last: those within [`Ends::WHILE`] of one another.
+    #[serde(default)]
+    pub ends: Vec<Timestamp>,
+    /// The last line it wrote before the last of them.
+    #[serde(default)]
+    pub last_words: Option<String>,
     /// When the first child was started.
     pub started: Option<Timestamp>,
 }
+
+impl UnitStatus {
+    /// Notes an end that nobody asked for.
+    pub fn note_crash(&mut self, at: Timestamp, last_words: Option<String>) {
+        self.ends.retain(|end| at.since(*end) < Ends::WHILE);
+        let excess = (self.ends.len() + 1).saturating_sub(MOST_ENDS);
+        self.ends.drain(..excess);
+        self.ends.push(at);
+        self.last_words = last_words;
+    }
+
+    /// How it ended, as seen at `now`.
+    pub fn ends(&self, now: Timestamp) -> Option<Ends> {
+        let at = *self.ends.last()?;
+        let recent = self.ends.iter().filter(|end| now.since(**end) < Ends::WHILE).count();
+        Some(Ends {
+            recent: u32::try_from(recent).unwrap_or(u32::MAX),
+            exit: self.last_exit,
+            at,
+            said: self.last_words.clone(),
+        })
+    }
+}
+
+/// More ends than these say no more. With growing pauses, fewer fit into [`Ends::WHILE`].
+const MOST_ENDS: usize = 32;
 
 /// Where a unit is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -254,4 +286,39 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T, durable: bool) -> io::Re
         fs::File::open(folder)?.sync_all()?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_of_long_ago_say_nothing_about_a_command_that_runs_well_now() {
+        let process = ProcessRef::of(std::process::id()).unwrap();
+        let mut status = UnitStatus {
+            digest: String::new(),
+            boot: String::new(),
+            shim: process,
+            child: None,
+            phase: Phase::Running,
+            restarts: 0,
+            last_exit: Some(Exit::Code(1)),
+            last_exit_at: None,
+            ends: Vec::new(),
+            last_words: None,
+            started: None,
+        };
+        let at = |seconds: i64| Timestamp::from_millis(seconds * 1000);
+        assert_eq!(status.ends(at(0)), None);
+        for second in [0, 400, 401, 402] {
+            status.note_crash(at(second), Some("boom".into()));
+        }
+        assert_eq!(status.ends(at(403)).map(|ends| ends.recent), Some(3));
+        assert!(status.ends(at(403)).unwrap().crashing());
+        assert!(!status.ends(at(701)).unwrap().crashing(), "the first of them is forgotten");
+        for second in 1000..2000 {
+            status.note_crash(at(second), None);
+        }
+        assert!(status.ends.len() <= MOST_ENDS);
+    }
 }

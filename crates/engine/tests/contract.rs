@@ -214,6 +214,12 @@ async fn a_replica_that_ends_at_once_is_shown_with_its_output(world: &impl World
     assert_eq!(exit, Exit::Code(3));
     assert!(tail.iter().any(|line| line == "cannot find tea.toml"), "{tail:?}");
     assert!(!engine.observe(&staging()).await.unwrap().slots[&Color::Green].ready());
+    let keeps_ending = |s: &ReplicaStatus| {
+        let known = s.ends.as_ref().filter(|ends| ends.crashing());
+        known.is_some_and(|ends| ends.exit == Some(Exit::Code(3)))
+    };
+    let ends = until(engine, Color::Green, "web", keeps_ending).await.ends.unwrap();
+    assert_eq!(ends.said.as_deref(), Some("cannot find tea.toml"));
 }
 
 async fn a_replica_that_is_unhealthy_shows_what_it_answered(world: &impl World) {

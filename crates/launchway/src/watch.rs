@@ -53,6 +53,9 @@ pub struct Moved {
     pub back: bool,
     /// From the wish to the edge's acknowledgement.
     pub millis: u64,
+    /// From the decision to switch to the edge's acknowledgement.
+    #[serde(default)]
+    pub switch_millis: u64,
 }
 
 /// Says what happens to a run until it has ended or nobody listens any more.
@@ -171,8 +174,10 @@ pub fn moves(rollout: &Rollout) -> Vec<Moved> {
         // After the switch to the candidate only one back can follow.
         let back = rollout.kind == Kind::Rollback || index > 0;
         let began = if index > 0 { reverting(rollout) } else { wished(rollout) };
-        let took = switch.published?.since(began).as_millis();
-        Some(Moved { to: switch.to, back, millis: u64::try_from(took).unwrap_or(u64::MAX) })
+        let published = switch.published?;
+        let millis = |began| u64::try_from(published.since(began).as_millis()).unwrap_or(u64::MAX);
+        let (to, switch_millis) = (switch.to, millis(switch.decided));
+        Some(Moved { to, back, millis: millis(began), switch_millis })
     });
     moves.collect()
 }

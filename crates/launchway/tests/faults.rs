@@ -140,6 +140,7 @@ fn a_replica_that_hangs_gets_no_traffic_until_it_goes_on() {
     println!("status says: {}", scene.replica(1));
     let page = scene.harness.expect(0, &["status", "staging"]);
     assert!(page.contains("web 1 gets no traffic") && page.contains("1 of 2 ready"), "{page}");
+    assert!(page.contains("a new look takes longer than 500ms"), "it waited for the probe: {page}");
     let then = scene.counters();
     scene.eventually("the other one answers", |scene| {
         scene.counters().answered > then.answered + 100

@@ -61,7 +61,10 @@ fn a_commit_goes_to_staging_by_itself_and_to_production_when_approved_and_back()
     harness.expect(0, &["down"]);
     assert!(harness.server_ended().success());
     assert_eq!(harness.left_over(), Vec::<u32>::new());
-    harness.expect(0, &["down"]);
+    let again = harness.launchway(&["down"]);
+    let said = support::text(&again.stderr);
+    assert!(again.status.success() && said.contains("nothing ran any more"), "{said}");
+    assert!(!said.contains("stopping"), "{said}");
     assert_eq!(harness.left_over(), Vec::<u32>::new(), "nothing is started to be stopped");
 }
 

@@ -6,6 +6,7 @@ use domain::rollout::{Phase, RolloutEvent};
 use domain::route::EdgeStatus;
 use domain::{Color, EnvironmentName, ReleaseId, Timestamp};
 
+use super::publish::trouble;
 use super::{Effect, Job};
 use crate::clock;
 use crate::control::Call;
@@ -36,7 +37,10 @@ pub async fn wait(
         match world.edge.drain(environment, slot).await {
             Ok(status) if status.done() => return,
             Ok(status) => call.note(format!("slot {slot} still has {status}")),
-            Err(error) => call.note(format!("asking the edge what slot {slot} still has: {error}")),
+            Err(error) => {
+                let why = trouble(&error);
+                call.note(format!("what slot {slot} still has in flight is not known: {why}"));
+            }
         }
         tokio::time::sleep(PAUSE).await;
     }

@@ -62,6 +62,17 @@ impl Facts {
         of.map(|(_, count)| count).sum()
     }
 
+    /// Requests that failed because of a replica, by why.
+    pub fn failures(&self) -> BTreeMap<Reason, u64> {
+        let of = self.reasons.iter().filter(|(reason, _)| reason.is_failure());
+        of.map(|(reason, count)| (*reason, *count)).collect()
+    }
+
+    /// How many they are.
+    pub fn failed(&self) -> u64 {
+        self.failures().values().sum()
+    }
+
     /// Requests that were answered only because they waited for a replica to come back.
     pub fn waited(&self) -> u64 {
         self.reasons.get(&Reason::Waited).copied().unwrap_or(0)

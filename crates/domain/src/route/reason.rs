@@ -161,6 +161,11 @@ impl Reason {
             Self::NoReplica | Self::Connect | Self::Timeout | Self::Closed | Self::Garbled
         )
     }
+
+    /// Whether a request failed because of a replica, before its answer or within it.
+    pub fn is_failure(self) -> bool {
+        self.is_unreachable() || self == Self::BrokenOff
+    }
 }
 
 #[cfg(test)]

@@ -16,9 +16,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bollard::models::ContainerInspectResponse;
-use domain::slot::{HealthCheck, Probe, ProbeRecord, ReplicaState};
+use domain::Timestamp;
+use domain::slot::{Ends, Exit, HealthCheck, Probe, ProbeRecord, ReplicaState};
 
 use super::DockerEngine;
+use super::ended::Ended;
 use super::state::{self, Health};
 use crate::probe;
 use crate::process::now;
@@ -33,6 +35,7 @@ const ASK_WITHIN: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     seen: Mutex<HashMap<String, Seen>>,
+    ended: Mutex<HashMap<String, Ended>>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -63,6 +66,23 @@ impl Memory {
         if seen.len() > 500 {
             seen.retain(|id, _| living.contains(&id.as_str()));
         }
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        if ended.len() > 500 {
+            ended.retain(|id, _| living.contains(&id.as_str()));
+        }
+    }
+
+    /// How a container ended, as the Engine tells it now and told it before; `seen` if it is ended just now.
+    pub(super) fn ends(
+        &self,
+        found: &ContainerInspectResponse,
+        restarts: u32,
+        seen: Option<(Exit, Option<String>)>,
+        now: Timestamp,
+    ) -> Option<Ends> {
+        let id = found.id.clone().unwrap_or_default();
+        let mut all = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        all.entry(id).or_default().look(found, restarts, seen, now)
     }
 }
 

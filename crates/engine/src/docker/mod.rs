@@ -4,7 +4,7 @@
 //! connect     the way to the Engine, lazy and in words      labels   what is ours, and what it is called
 //! containers  a container in the API's words, and its life  networks volumes mounts images   what it needs
 //! slots       apply, remove, down                           state    what the Engine's words mean
-//! observe     looks, brings back, sweeps                    health   when a replica is ready
+//! observe     looks, brings back, sweeps                    health   when a replica is ready;  ended: how often it ended
 //! backing     backing services and their first start        jobs     run once;  exec: inside of a replica
 //! logs usage  what they say and use                         records  what is remembered on disk;  left: what is still there
 //! build/      images, from a folder to a digest               project/ a plain Compose project, for `launchway up`
@@ -29,6 +29,7 @@ mod backing;
 pub mod build;
 mod connect;
 mod containers;
+mod ended;
 mod exec;
 mod health;
 mod images;

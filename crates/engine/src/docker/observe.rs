@@ -20,7 +20,9 @@ use super::logs::BACKING;
 use super::records::Backing;
 use super::state::{self, Life};
 use crate::EngineError;
-use crate::process::{observe::look_at_files, tail::REPORT};
+use crate::process::now;
+use crate::process::observe::look_at_files;
+use crate::process::tail::{REPORT, said};
 
 impl DockerEngine {
     pub(super) async fn look(
@@ -110,6 +112,7 @@ impl DockerEngine {
             state: ReplicaState::Starting { transcript: Vec::new() },
             restarts: 0,
             pid: None,
+            ends: None,
         };
         let id = found.and_then(|found| found.id.as_deref()).unwrap_or_default();
         let inspected = match id {
@@ -136,7 +139,12 @@ impl DockerEngine {
                 (ReplicaState::Exited { exit, tail }, None, again)
             }
         };
-        Ok((ReplicaStatus { index, endpoint, state, restarts, pid }, there))
+        let ended = match &state {
+            ReplicaState::Exited { exit, tail } => Some((*exit, said(tail))),
+            _ => None,
+        };
+        let ends = self.memory.ends(&inspected, restarts, ended, now());
+        Ok((ReplicaStatus { index, endpoint, state, restarts, pid, ends }, there))
     }
 
     /// A container that somebody removed or stopped behind our back, or that a crash left unmade. Not while somebody

@@ -141,7 +141,9 @@ impl ProcessEngine {
             _ => ReplicaState::Starting { transcript: Vec::new() },
         };
         let pid = child.map(|child| child.pid);
-        ReplicaStatus { index, endpoint: Endpoint::Http(address), state, restarts, pid }
+        let of_this_release = status.as_ref().filter(|status| status.digest == digest);
+        let ends = of_this_release.and_then(|status| status.ends(clock::now()));
+        ReplicaStatus { index, endpoint: Endpoint::Http(address), state, restarts, pid, ends }
     }
 
     /// What the shim says; a unit without a shim that should have one gets one first.
@@ -275,7 +277,7 @@ pub(crate) fn look_at_files(folder: &Path) -> ReplicaStatus {
         Err(error) => missing(folder, &error.to_string()),
     };
     let endpoint = Endpoint::Files(folder.to_owned());
-    ReplicaStatus { index: 0, endpoint, state, restarts: 0, pid: None }
+    ReplicaStatus { index: 0, endpoint, state, restarts: 0, pid: None, ends: None }
 }
 
 fn missing(folder: &Path, why: &str) -> ReplicaState {

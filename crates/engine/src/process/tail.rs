@@ -10,6 +10,11 @@ use crate::unit::Unit;
 /// What a failure report keeps.
 pub(crate) const REPORT: usize = 200;
 
+/// Among so many lines, one is not empty.
+const A_FEW: usize = 10;
+/// Of a line that is kept as somebody's last words.
+const LINE: usize = 500;
+
 const BLOCK: u64 = 64 << 10;
 /// More than this is not read, however many lines are asked for.
 const MOST: usize = 16 << 20;
@@ -33,6 +38,17 @@ pub(super) fn of_unit(unit: &Unit, lines: usize) -> Vec<String> {
         return of_file(elsewhere, lines);
     }
     tail(unit, lines)
+}
+
+/// The last line of what the unit runs now that says something, cut where it is long.
+pub(crate) fn last_words(unit: &Unit) -> Option<String> {
+    said(&tail(unit, A_FEW))
+}
+
+/// The last of the lines that says something, cut where it is long.
+pub(crate) fn said(lines: &[String]) -> Option<String> {
+    let last = lines.iter().rev().find(|line| !line.trim().is_empty())?;
+    Some(last.trim().chars().take(LINE).collect())
 }
 
 /// `files` from the youngest to the oldest.

@@ -8,7 +8,7 @@ use axum::response::Response;
 use control::clock;
 use control::control::Handle;
 use control::pipeline::Pipeline;
-use control::server::stop_edge;
+use control::server::{has_edge, stop_edge};
 use domain::app::{App, EnvironmentEvent, Event};
 use domain::pipeline::RunEvent;
 use domain::rollout::RolloutEvent;
@@ -112,6 +112,8 @@ impl Down<'_> {
     }
 
     async fn all(&self, engine: &ProcessEngine, pipeline: &Pipeline) -> Result<(), String> {
+        let app = self.handle.app();
+        let had = !app.environments.is_empty() || app.runs.values().any(|run| !run.ended());
         self.abort_runs().await;
         let names: Vec<EnvironmentName> = self.handle.app().environments.keys().cloned().collect();
         for name in &names {
@@ -120,10 +122,17 @@ impl Down<'_> {
         self.runs_gone().await?;
         // Checks of rollouts whose server died have nobody else who ends them.
         pipeline.sweep(&BTreeSet::new()).await.map_err(|error| error.to_string())?;
-        self.say("stopping the edge").await;
+        let edge = has_edge(engine);
+        if edge {
+            self.say("stopping the edge").await;
+        }
         stop_edge(engine).await.map_err(|error| error.to_string())?;
         nothing_left(engine).await?;
-        self.say("everything is down; what was remembered stays").await;
+        let said = match had || edge {
+            true => "everything is down; what was remembered stays",
+            false => "nothing ran any more; what was remembered stays",
+        };
+        self.say(said).await;
         Ok(())
     }
 

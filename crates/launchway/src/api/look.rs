@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use ::edge::ClientError;
 use axum::Json;
 use axum::extract::{Path, State};
 use control::pipeline::Difference;
@@ -12,26 +13,33 @@ use domain::pipeline::Run;
 use domain::rollout::Rollout;
 use domain::route::EdgeStatus;
 use domain::slot::Snapshot;
+use domain::units::Span;
 use domain::{EnvironmentName, RolloutId, RunId, StepName};
 use engine::UnitView;
 use serde::Deserialize;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::Api;
 use super::answer::{Answer, Problem, Query};
 use super::change::{known, no_such};
 use super::wire::History;
-use crate::view::{EdgeView, Gathered, Measured, RolloutView, RunView, ServerView, Status};
+use crate::view::{EdgeView, Gathered, Measured, RolloutView, RunView, ServerView, Stale, Status};
 
-/// For one look at an environment; what was seen before is shown when it takes longer.
+/// For one look at an environment of which nothing is known, and for what it uses.
 const LOOK: Duration = Duration::from_secs(3);
+/// For one look where there is something else to show. A replica that hangs makes it as slow as its probe's limit.
+const GLANCE: Duration = Duration::from_millis(500);
+/// What was seen before is worth showing for this long.
+const WORTH: Duration = Duration::from_secs(60);
+/// For the edge, which has nothing to wait for.
+const EDGE: Duration = Duration::from_secs(1);
 
 /// What there is in one environment.
 struct Look {
     name: EnvironmentName,
-    /// `None` when it could not be had in time.
-    snapshot: Option<Snapshot>,
+    /// Or why it could not be had.
+    snapshot: Result<Snapshot, String>,
     units: Vec<UnitView>,
     usage: Vec<Measured>,
 }
@@ -58,10 +66,21 @@ pub async fn status(State(api): State<Api>, Query(only): Query<Only>) -> Answer<
     let mut names = known_environments(&app);
     names.retain(|name| only.as_ref().is_none_or(|only| only == name));
     let ((edge, answer), looks) = tokio::join!(api.look_at_edge(&app), api.look_at_all(names));
-    let mut snapshots = api.world.seen();
+    let mut seen = api.world.seen();
+    let (mut snapshots, mut stale) = (BTreeMap::new(), BTreeMap::new());
     let (mut units, mut usage) = (BTreeMap::new(), BTreeMap::new());
     for look in looks {
-        snapshots.extend(look.snapshot.map(|snapshot| (look.name.clone(), snapshot)));
+        let before = seen.remove(&look.name);
+        match look.snapshot {
+            Ok(snapshot) => {
+                snapshots.insert(look.name.clone(), snapshot);
+            }
+            Err(because) => {
+                let at = before.as_ref().map(|before| before.at);
+                stale.insert(look.name.clone(), Stale { seen: at, because });
+                snapshots.extend(before.map(|before| (look.name.clone(), before.snapshot)));
+            }
+        }
         usage.insert(look.name.clone(), look.usage);
         units.insert(look.name, look.units);
     }
@@ -77,7 +96,9 @@ pub async fn status(State(api): State<Api>, Query(only): Query<Only>) -> Answer<
         edge,
         answer,
         notes: api.handle.notes(),
+        failed: api.world.failures.last(),
         snapshots,
+        stale,
         units,
         certificates: api.world.certificates.seen(),
         usage,
@@ -142,17 +163,24 @@ impl Api {
     }
 
     async fn look_at(&self, name: EnvironmentName) -> Look {
-        let deadline = Instant::now() + LOOK;
+        let seen = self.world.seen().get(&name).map(|seen| seen.at);
+        let recent = seen.is_some_and(|at| control::clock::wall().since(at) < WORTH);
+        let limit = if recent { GLANCE } else { LOOK };
+        let (engine, of) = (self.world.engine.clone(), name.clone());
         let (snapshot, usage) = tokio::join!(
-            timeout_at(deadline, self.world.engine.observe(&name)),
-            self.meter.read(&self.world.engine, &name, deadline),
+            self.looks.look(&name, limit, async move { engine.observe(&of).await }),
+            self.meter.read(&self.world.engine, &name, Instant::now() + LOOK),
         );
         let units = self.engine.units(&name);
-        Look { snapshot: snapshot.ok().and_then(Result::ok), units, usage, name }
+        Look { snapshot, units, usage, name }
     }
 
     async fn look_at_edge(&self, app: &App) -> (EdgeView, Option<EdgeStatus>) {
-        let answer = self.world.edge.clone().with_deadline(LOOK).status().await;
+        let answer = self.world.edge.clone().with_deadline(EDGE).status().await;
+        let now = control::clock::wall();
+        if let Ok(answer) = &answer {
+            self.world.failures.note(answer, now);
+        }
         let pid = answer.as_ref().ok().map(|answer| answer.pid);
         let unit = control::edges::unit(&self.engine, pid);
         let view = EdgeView {
@@ -164,15 +192,25 @@ impl Api {
             epoch: answer.as_ref().ok().map(|answer| answer.epoch),
             wanted: app.table.epoch,
             finishing: answer.as_ref().map_or(Vec::new(), |answer| answer.finishing.clone()),
-            problem: answer.as_ref().err().map(ToString::to_string),
+            problem: answer.as_ref().err().map(out_of_reach),
+            ends: unit.and_then(|unit| unit.ends(now)),
         };
         (view, answer.ok())
     }
 }
 
+/// Why the edge does not answer, in a few words.
+fn out_of_reach(error: &ClientError) -> String {
+    match error {
+        ClientError::Unreachable { source, .. } => format!("nobody answers for it: {source}"),
+        ClientError::Deadline { deadline, .. } => format!("no answer within {}", Span(*deadline)),
+        error => error.to_string(),
+    }
+}
+
 /// The edge as it is found without a server.
 pub async fn edge_alone(state: &std::path::Path, app: &App) -> (EdgeView, Option<EdgeStatus>) {
-    let client = edge::Client::new(edge_folder(state).join("control.sock")).with_deadline(LOOK);
+    let client = edge::Client::new(edge_folder(state).join("control.sock")).with_deadline(EDGE);
     let answer = client.status().await;
     let view = EdgeView {
         listen: answer.as_ref().ok().map(|answer| answer.listen),
@@ -183,7 +221,8 @@ pub async fn edge_alone(state: &std::path::Path, app: &App) -> (EdgeView, Option
         epoch: answer.as_ref().ok().map(|answer| answer.epoch),
         wanted: app.table.epoch,
         finishing: answer.as_ref().map_or(Vec::new(), |answer| answer.finishing.clone()),
-        problem: answer.as_ref().err().map(ToString::to_string),
+        problem: answer.as_ref().err().map(out_of_reach),
+        ends: None,
     };
     (view, answer.ok())
 }

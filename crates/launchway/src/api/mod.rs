@@ -15,6 +15,7 @@ mod exec;
 mod feed;
 mod lifetime;
 mod look;
+mod looks;
 mod meter;
 mod peer;
 pub mod wire;
@@ -40,6 +41,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use lifetime::everything as take_everything_down;
 pub use look::{edge_alone, history_of};
+pub use looks::Looks;
 pub use meter::Meter;
 pub use peer::identity;
 
@@ -62,6 +64,7 @@ pub struct Api {
     pub world: Arc<World>,
     pub engine: Arc<ProcessEngine>,
     pub meter: Arc<Meter>,
+    pub looks: Arc<Looks>,
     pub since: Timestamp,
     /// Ends the server.
     pub stop: CancellationToken,

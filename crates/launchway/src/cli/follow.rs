@@ -6,7 +6,7 @@ use domain::RunId;
 use domain::pipeline::{Outcome, Run, RunPhase, StepResult};
 use domain::rollout::{End, Evidence, Phase, Rollout};
 
-use super::paint::{Paint, line, span};
+use super::paint::{Paint, brief, line, span};
 use super::{Exit, Failure};
 use crate::client::Client;
 use crate::watch::{Moved, RolloutUpdate, RunUpdate};
@@ -140,12 +140,13 @@ pub async fn rollout(client: &Client, id: &str, until: Until) -> Result<Followed
                     let waits = hold.map_or(String::new(), |hold| format!(": waits for {hold}"));
                     eprintln!("{id} {phase}{waits}");
                     phase_said = phase;
-                } else if let Some(note) = note.filter(|note| notes.worth(note)) {
+                }
+                if let Some(note) = note.filter(|note| notes.worth(note)) {
                     eprintln!("{id} {phase_said}: {}", line(&note));
                 }
             }
             RolloutUpdate::Switched(moved) => {
-                eprintln!("{id} moved the traffic to slot {} after {} ms", moved.to, moved.millis);
+                eprintln!("{id} {}", switched(&moved));
                 if until == Until::Back && moved.back {
                     return Ok(Followed::Back(moved));
                 }
@@ -154,6 +155,13 @@ pub async fn rollout(client: &Client, id: &str, until: Until) -> Result<Followed
         }
     }
     Err(lost(id))
+}
+
+/// How long the switch took, and how long everything before it did.
+fn switched(moved: &Moved) -> String {
+    let [took, after] =
+        [moved.switch_millis, moved.millis].map(|ms| brief(Duration::from_millis(ms)));
+    format!("moved the traffic to slot {} within {took}, {after} after it was asked for", moved.to)
 }
 
 /// What is in the way changes often while something starts; once a second is enough for people.
@@ -221,4 +229,17 @@ fn lost(what: &str) -> Failure {
         format!("the server went away while {what} was followed"),
         "start it again with `launchway server`: it goes on from there",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_a_switch_is_not_that_of_the_queue_before_it() {
+        let to = domain::Color::Green;
+        let moved = Moved { to, back: false, millis: 51_221, switch_millis: 12 };
+        let said = "moved the traffic to slot green within 12 ms, 51 s after it was asked for";
+        assert_eq!(switched(&moved), said);
+    }
 }

@@ -28,7 +28,7 @@ pub struct Args {
     #[arg(long, value_parser = color)]
     slot: Option<Color>,
     /// How many lines back
-    #[arg(short = 'n', long, default_value_t = 100)]
+    #[arg(short = 'n', long, visible_alias = "tail", default_value_t = 100)]
     lines: usize,
     /// Go on as more is written
     #[arg(short, long)]

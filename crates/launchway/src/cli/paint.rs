@@ -56,6 +56,14 @@ pub fn span(duration: Duration) -> String {
     }
 }
 
+/// The same for what may be over within a blink: `12 ms`.
+pub fn brief(duration: Duration) -> String {
+    match duration.as_millis() {
+        millis @ 0..1000 => format!("{millis} ms"),
+        _ => span(duration),
+    }
+}
+
 /// `5 min ago`.
 pub fn ago(now: Timestamp, then: Timestamp) -> String {
     match now.since(then) {

@@ -1,10 +1,13 @@
 //! `launchway rollback`: back to the release before.
 
+use std::time::Duration;
+
 use domain::rollout::Rollout;
 use domain::{EnvironmentName, RolloutId};
 use serde_json::json;
 
 use super::follow::{Followed, Until};
+use super::paint::brief;
 use super::{Exit, Failure, Globals, Outcome, follow, print, print_json};
 use crate::api::wire::{DeployAnswer, RollbackRequest};
 use crate::watch::moves;
@@ -46,11 +49,10 @@ pub async fn run(args: Args, globals: &Globals) -> Outcome {
     };
     let live = live_in(&client, &environment, &id).await?;
     let millis = moved.millis;
+    let after = brief(Duration::from_millis(millis));
     match globals.json {
         true => print_json(&json!({ "rollout": id, "live": live, "millis": millis }))?,
-        false => {
-            print(&format!("{live} has the traffic of {environment} again, after {millis} ms\n"))?
-        }
+        false => print(&format!("{live} has the traffic of {environment} again, after {after}\n"))?,
     }
     Ok(Exit::Ok)
 }

@@ -68,6 +68,7 @@ pub async fn run(args: Args, globals: &Globals) -> Outcome {
         world: server.world.clone(),
         engine: engine.clone(),
         meter: Default::default(),
+        looks: Default::default(),
         since: control::clock::wall(),
         stop: stop.clone(),
         gone: gone.clone(),

@@ -1,5 +1,6 @@
 //! `launchway status`: what runs where, what is under way, what it waits for, and the way back.
 
+mod crash;
 mod load;
 mod tls;
 
@@ -17,8 +18,8 @@ use super::{Exit, Failure, Globals, Outcome, here, offline, print, print_json};
 use crate::api;
 use crate::client::{CallError, encode};
 use crate::view::{
-    BackingView, EnvironmentView, Gathered, ReplicaView, RollbackView, RolloutView, SlotView,
-    Status, Way,
+    BackingView, EnvironmentView, Gathered, ReplicaView, RollbackView, RolloutView, RunView,
+    SlotView, Status, Way,
 };
 
 /// Show what runs, what is under way, and what it waits for
@@ -71,7 +72,9 @@ async fn from_disk(state: &std::path::Path, app: &App, only: Option<&Environment
         edge,
         answer,
         notes: HashMap::new(),
+        failed: BTreeMap::new(),
         snapshots: BTreeMap::new(),
+        stale: BTreeMap::new(),
         units: BTreeMap::new(),
         certificates: BTreeMap::new(),
         usage: BTreeMap::new(),
@@ -94,7 +97,10 @@ fn page(status: &Status) -> String {
         page.environment(environment);
     }
     if status.environments.is_empty() {
-        page.line("nothing was built so far; `launchway run` builds the newest commit");
+        page.line("nothing was built so far; `launchway check` finds mistakes, `launchway run` builds the newest commit");
+    }
+    for run in &status.refused {
+        page.refused(run);
     }
     for run in &status.runs {
         let hold = run.hold.as_ref().map_or(String::new(), |hold| format!(", waits for {hold}"));
@@ -157,6 +163,34 @@ impl Page {
         };
         let title = self.paint.bold(app);
         self.line(&format!("{title}   {server}   {edge}"));
+        if let Some(ends) = status.edge.ends.as_ref().filter(|ends| ends.crashing()) {
+            let text = format!("the edge {}", crash::looping(ends, self.now));
+            self.line(&format!("  {}", self.paint.bad(&text)));
+        }
+        if status.edge.problem.is_some() {
+            let way = match &status.server {
+                Some(_) => {
+                    "one that ended is started again, and `launchway doctor` says what is in its way"
+                }
+                None => "`launchway server` starts it",
+            };
+            self.line(&format!("  no request is answered without the edge: {way}"));
+        }
+    }
+
+    /// A commit that nothing came of.
+    fn refused(&mut self, run: &RunView) {
+        let (id, commit, by) = (&run.id, run.commit.short(), by(&run.by));
+        let when = ago(self.now, run.ended.unwrap_or(run.created));
+        let subject = run.subject.as_ref().map_or(String::new(), |subject| format!(" {subject}"));
+        let (what, more) = match run.phase.as_str() {
+            "invalid" => ("was refused", "every mistake"),
+            _ => ("failed", "every step"),
+        };
+        let why = line(run.problem.as_deref().unwrap_or_default());
+        let text = format!("{id} of {commit}{subject} {by} {what} {when}: {why}");
+        let text = self.paint.bad(&text);
+        self.line(&format!("\n{text}\n  `launchway history {id}` shows {more}"));
     }
 
     fn environment(&mut self, environment: &EnvironmentView) {
@@ -173,6 +207,12 @@ impl Page {
             let note = environment.note.as_ref();
             let note = note.map_or(String::new(), |note| format!(": {}", line(note)));
             self.row("down", &format!("it is being taken down{note}"));
+        }
+        if let Some(stale) = &environment.stale {
+            let when = stale.seen.map_or("nothing yet".into(), |seen| ago(self.now, seen));
+            let text = format!("{when}; {}", line(&stale.because));
+            let text = self.paint.bad(&text);
+            self.row("seen", &text);
         }
         if environment.live.is_none() {
             self.row("live", "nothing");
@@ -258,31 +298,27 @@ impl Page {
             self.detail(&name, &load::usage(usage));
         }
         let traffic = slot.traffic.iter().find(|(name, _)| name.as_str() == service);
-        for (name, text) in traffic.map_or(Vec::new(), |(_, seen)| load::traffic(seen, self.paint))
+        for (name, text) in
+            traffic.map_or(Vec::new(), |(_, seen)| load::traffic(seen, self.now, self.paint))
         {
             self.detail(name, &text);
         }
     }
 
     fn replicas(&self, service: &str, replicas: &[&ReplicaView]) -> String {
-        let ready = replicas.iter().filter(|replica| replica.state == "ready").count();
+        let ready = replicas.iter().filter(|replica| crash::has_traffic(replica)).count();
         let total = replicas.len();
         let count = match replicas.first().map(|replica| &replica.endpoint) {
             Some(Endpoint::Files(_)) if ready == total => "files, served by the edge".into(),
             _ => format!("{ready} of {total} ready"),
         };
-        let count = if ready == total { self.paint.good(&count) } else { self.paint.bad(&count) };
+        let well = ready == total && !replicas.iter().any(|replica| crash::is_looping(replica));
+        let count = if well { self.paint.good(&count) } else { self.paint.bad(&count) };
         let all: u32 = replicas.iter().map(|replica| replica.restarts).sum();
         let mut text = format!("{service}: {count}{}", restarts(all));
-        for replica in replicas.iter().filter(|replica| replica.state != "ready") {
-            let why = line(replica.problem.as_deref().unwrap_or("not probed yet"));
-            let _ =
-                write!(text, "\n{:13}{service} {} is {}: {why}", "", replica.index, replica.state);
-        }
         for replica in replicas {
-            if let Some(why) = replica.ejected.as_deref().map(line) {
-                let _ =
-                    write!(text, "\n{:13}{service} {} gets no traffic: {why}", "", replica.index);
+            for said in crash::troubles(replica, self.now) {
+                let _ = write!(text, "\n{:13}{service} {} {said}", "", replica.index);
             }
         }
         text
@@ -349,5 +385,84 @@ fn restarts(count: u32) -> String {
         0 => String::new(),
         1 => ", restarted once".into(),
         many => format!(", restarted {many} times"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A page of what is not well.
+    fn told(edge_problem: Option<&str>, server: bool) -> String {
+        let server = server.then(|| json!({ "pid": 7, "since": 0, "version": "1" }));
+        let mut status = json!({
+            "app": "shop", "now": 600_000, "server": server,
+            "edge": {
+                "listen": "127.0.0.1:80", "pid": 8, "shim_pid": 9, "restarts": 0, "epoch": 3,
+                "wanted": 3, "problem": edge_problem,
+            },
+            "environments": [{
+                "name": "staging", "host": "shop", "url": null, "preview_url": null, "live": null,
+                "stale": { "seen": 597_000, "because": "a new look takes longer than 500ms" },
+                "slots": [], "backing": [], "under_way": null, "waiting": [], "last": null,
+                "rollback": { "way": "none", "to": null, "about_ms": null, "because": "no" },
+                "going_down": false, "note": null,
+            }],
+            "runs": [],
+            "refused": [{
+                "id": "run-2", "commit": "a".repeat(40), "subject": null, "branch": "main",
+                "by": "(branch main)", "created": 500_000, "ended": 540_000, "phase": "invalid",
+                "release": null, "deploy_to": null, "hold": null,
+                "problem": "launchway.yaml:10:1: no key `rutes`",
+            }],
+        });
+        // Times are written as people write them.
+        let time = |value: &mut serde_json::Value| {
+            if let Some(millis) = value.as_i64() {
+                *value = serde_json::to_value(Timestamp::from_millis(millis)).unwrap();
+            }
+        };
+        time(&mut status["now"]);
+        if status["server"].is_object() {
+            time(&mut status["server"]["since"]);
+        }
+        time(&mut status["environments"][0]["stale"]["seen"]);
+        time(&mut status["refused"][0]["created"]);
+        time(&mut status["refused"][0]["ended"]);
+        page(&serde_json::from_value(status).unwrap())
+    }
+
+    #[test]
+    fn a_commit_that_was_refused_is_told_with_the_way_to_its_mistakes() {
+        let said = told(None, true);
+        assert!(
+            said.contains(
+                "run-2 of aaaaaaaaaaaa (branch main) was refused 60 s ago: \
+                 launchway.yaml:10:1: no key `rutes`\n  `launchway history run-2` shows every mistake"
+            ),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn what_is_shown_as_it_was_before_has_its_age_and_its_reason() {
+        let said = told(None, true);
+        assert!(
+            said.contains("seen       3.0 s ago; a new look takes longer than 500ms"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn an_edge_that_is_down_is_told_with_the_way_out() {
+        let why = Some("nobody answers for it: Connection refused");
+        let served = told(why, true);
+        assert!(served.contains("edge out of reach: nobody answers for it"), "{served}");
+        assert!(served.contains("`launchway doctor` says what is in its way"), "{served}");
+        let alone = told(why, false);
+        assert!(alone.contains("without the edge: `launchway server` starts it"), "{alone}");
+        assert!(!told(None, true).contains("without the edge"));
     }
 }

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use domain::route::Facts;
+use domain::Timestamp;
+use domain::route::{Facts, Reason};
 use serde::{Deserialize, Serialize};
 
 /// What one replica or backing service uses, with every process below it.
@@ -22,6 +23,12 @@ pub struct TrafficView {
     pub classes: BTreeMap<String, u64>,
     /// Those of them that the edge answered itself because no replica could.
     pub unreachable: u64,
+    /// Requests that failed because of a replica, by why.
+    #[serde(default)]
+    pub failed: BTreeMap<Reason, u64>,
+    /// When one of them was seen last; `None` if none was since the server began.
+    #[serde(default)]
+    pub failed_last: Option<Timestamp>,
     pub in_flight: u64,
     /// WebSocket connections open now.
     pub upgraded: u64,
@@ -31,13 +38,16 @@ pub struct TrafficView {
     pub p99_ms: Option<f64>,
 }
 
-impl From<&Facts> for TrafficView {
-    fn from(facts: &Facts) -> Self {
+impl TrafficView {
+    /// What the edge saw; when it failed last, it does not know.
+    pub fn of(facts: &Facts, failed_last: Option<Timestamp>) -> Self {
         let millis = |quantile| facts.latency_at(quantile).map(|took| took.as_secs_f64() * 1e3);
         let classes = facts.classes.iter().zip(1..);
         Self {
             classes: classes.map(|(count, class)| (format!("{class}xx"), *count)).collect(),
             unreachable: facts.unreachable(),
+            failed: facts.failures(),
+            failed_last,
             in_flight: facts.in_flight,
             upgraded: facts.upgraded,
             p50_ms: millis(0.50),

@@ -16,7 +16,7 @@ pub use load::{TrafficView, UsageView};
 pub use rollback::{RollbackView, Way};
 pub use status::{
     BackingView, EdgeView, EnvironmentView, Gathered, Measured, ReplicaView, RolloutView, RunView,
-    ServerView, SlotView, Status,
+    ServerView, SlotView, Stale, Status,
 };
 
 /// A release as people know it.

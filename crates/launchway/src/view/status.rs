@@ -9,8 +9,8 @@ use domain::certificate::CertificateView;
 use domain::config::{EngineKind, Environment};
 use domain::pipeline::Run;
 use domain::rollout::{Kind, Phase, Rollout};
-use domain::route::{EdgeStatus, Finishing};
-use domain::slot::{ArtifactRef, Endpoint, ReplicaState, ReplicaStatus, Snapshot};
+use domain::route::{EdgeStatus, Facts, FactsKey, Finishing};
+use domain::slot::{ArtifactRef, Endpoint, Ends, ReplicaState, ReplicaStatus, Snapshot};
 use domain::{
     AppName, Color, CommitId, EnvironmentName, Epoch, ReleaseId, RolloutId, RunId, ServiceName,
     Timestamp,
@@ -31,6 +31,9 @@ pub struct Status {
     pub environments: Vec<EnvironmentView>,
     /// Runs under way.
     pub runs: Vec<RunView>,
+    /// The newest run of a branch, if nothing came of it: what is live is older.
+    #[serde(default)]
+    pub refused: Vec<RunView>,
 }
 
 /// The server that answers.
@@ -60,6 +63,9 @@ pub struct EdgeView {
     pub finishing: Vec<Finishing>,
     /// Why it does not answer.
     pub problem: Option<String>,
+    /// How its process ended, if it did.
+    #[serde(default)]
+    pub ends: Option<Ends>,
 }
 
 /// One environment.
@@ -77,6 +83,9 @@ pub struct EnvironmentView {
     #[serde(default)]
     pub certificate: Option<CertificateView>,
     pub live: Option<Color>,
+    /// Why slots and backing services are shown as they were seen before; `None` if they are as of now.
+    #[serde(default)]
+    pub stale: Option<Stale>,
     pub slots: Vec<SlotView>,
     pub backing: Vec<BackingView>,
     pub under_way: Option<RolloutView>,
@@ -87,6 +96,14 @@ pub struct EnvironmentView {
     pub rollback: RollbackView,
     pub going_down: bool,
     pub note: Option<String>,
+}
+
+/// A look that brought nothing new.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Stale {
+    /// When the last look was that did; `None` if there was none.
+    pub seen: Option<Timestamp>,
+    pub because: String,
 }
 
 /// One slot.
@@ -124,6 +141,9 @@ pub struct ReplicaView {
     pub shim_pid: Option<u32>,
     /// Why the edge keeps it out, if it does.
     pub ejected: Option<String>,
+    /// How its process ended, if it did since the slot was made.
+    #[serde(default)]
+    pub ends: Option<Ends>,
     /// `None` when it does not run, or when that could not be read in time.
     pub usage: Option<UsageView>,
 }
@@ -190,7 +210,11 @@ pub struct Gathered<'a> {
     pub edge: EdgeView,
     pub answer: Option<EdgeStatus>,
     pub notes: HashMap<Action, String>,
+    /// When requests failed last.
+    pub failed: BTreeMap<FactsKey, Timestamp>,
     pub snapshots: BTreeMap<EnvironmentName, Snapshot>,
+    /// Where the snapshot is not of now.
+    pub stale: BTreeMap<EnvironmentName, Stale>,
     pub units: BTreeMap<EnvironmentName, Vec<UnitView>>,
     pub certificates: BTreeMap<EnvironmentName, CertificateView>,
     pub usage: BTreeMap<EnvironmentName, Vec<Measured>>,
@@ -222,6 +246,7 @@ impl Gathered<'_> {
             now: self.now,
             environments,
             runs: runs.into_iter().map(|run| RunView::of(self.app, run)).collect(),
+            refused: refused(self.app, only).map(|run| RunView::of(self.app, run)).collect(),
             server: self.server,
             edge: self.edge,
         }
@@ -262,6 +287,7 @@ impl Gathered<'_> {
             engine: self.config(state).map(|environment| environment.engine),
             host,
             live: state.live,
+            stale: self.stale.get(name).cloned(),
             slots: self.slots(state, snapshot),
             backing: self.backing(name, snapshot),
             under_way: rollouts.iter().find(|rollout| rollout.under_way()).map(view),
@@ -341,7 +367,10 @@ impl Gathered<'_> {
         let here = facts.filter(|(key, _)| {
             key.environment == *environment && key.slot == slot && key.release == *release
         });
-        here.map(|(key, facts)| (key.service.clone(), facts.into())).collect()
+        let view = |(key, facts): &(FactsKey, Facts)| {
+            (key.service.clone(), TrafficView::of(facts, self.failed.get(key).copied()))
+        };
+        here.map(view).collect()
     }
 
     fn live_since(
@@ -381,6 +410,7 @@ impl Gathered<'_> {
             pid: replica.pid,
             shim_pid: self.shim(environment, &source),
             ejected: ejected.map(|(.., why)| why.clone()),
+            ends: replica.ends.clone(),
             usage: self.usage(environment, &source, replica.pid),
         }
     }
@@ -420,6 +450,36 @@ impl Gathered<'_> {
         let shim = unit.status.as_ref()?.shim;
         shim.alive().then_some(shim.pid)
     }
+}
+
+/// The newest run of each branch, if it is over and made nothing. `only` one that this environment follows.
+fn refused<'a>(
+    app: &'a App,
+    only: Option<&EnvironmentName>,
+) -> impl Iterator<Item = &'a Run> + use<'a> {
+    use domain::app::number;
+    use domain::pipeline::RunPhase;
+    let newest = app.projects.iter().max_by_key(|(id, _)| number(*id));
+    let follows = |name| newest?.1.environment(name)?.branch.as_deref();
+    let wanted = only.map(follows);
+    let mut of_branch: BTreeMap<&str, &Run> = BTreeMap::new();
+    for run in app.runs.values() {
+        let Some(branch) = run.branch.as_deref() else { continue };
+        if wanted.is_some_and(|wanted| wanted != Some(branch)) {
+            continue;
+        }
+        let known = of_branch.entry(branch).or_insert(run);
+        if number(&run.id) > number(&known.id) {
+            *known = run;
+        }
+    }
+    let failed = |run: &&Run| matches!(run.phase, RunPhase::Invalid { .. } | RunPhase::Red { .. });
+    // Somebody may have asked for it again.
+    let again = |run: &&Run| {
+        let later = |other: &Run| number(&other.id) > number(&run.id);
+        app.runs.values().any(|other| other.commit == run.commit && later(other))
+    };
+    of_branch.into_values().filter(failed).filter(move |run| !again(run))
 }
 
 fn state_of(state: &ReplicaState) -> (&'static str, Option<String>) {
@@ -512,4 +572,44 @@ fn red(run: &Run, stage: domain::pipeline::Stage) -> String {
         Some(format!("{stage}/{}: {cause}", step.planned.name))
     });
     failed.unwrap_or_else(|| format!("stage {stage}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::pipeline::{RunPhase, Stage};
+
+    use super::*;
+
+    fn run(number: u64, commit: char, branch: Option<&str>, phase: RunPhase) -> Run {
+        Run {
+            id: format!("run-{number}").parse().unwrap(),
+            commit: CommitId::new(commit.to_string().repeat(40)).unwrap(),
+            branch: branch.map(str::to_owned),
+            deploy_to: None,
+            by: domain::Identity::new("ada").unwrap(),
+            created: Timestamp::from_millis(0),
+            phase,
+            plan: None,
+            cleaned: true,
+        }
+    }
+
+    #[test]
+    fn a_refused_commit_is_told_until_its_branch_goes_on() {
+        let at = Timestamp::from_millis(0);
+        let invalid = || RunPhase::Invalid { at, mistakes: vec!["line 3: no".into()] };
+        let red = || RunPhase::Red { at, stage: Stage::Test };
+        let (main, other) = (Some("main"), Some("other"));
+        let mut app = App::default();
+        let mut after = |run: Run| {
+            app.runs.insert(run.id.clone(), run);
+            refused(&app, None).map(|run| run.id.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(after(run(1, 'a', main, RunPhase::Green { at })), Vec::<String>::new());
+        assert_eq!(after(run(2, 'b', main, invalid())), ["run-2"]);
+        assert_eq!(after(run(3, 'c', other, red())), ["run-2", "run-3"]);
+        assert_eq!(after(run(4, 'd', None, invalid())), ["run-2", "run-3"], "told to who asked");
+        assert_eq!(after(run(5, 'c', None, RunPhase::Running)), ["run-2"], "it is tried again");
+        assert_eq!(after(run(10, 'e', main, RunPhase::Running)), Vec::<String>::new());
+    }
 }

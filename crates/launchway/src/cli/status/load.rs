@@ -1,6 +1,9 @@
 //! What is used and what was served, in a few words.
 
-use crate::cli::paint::Paint;
+use domain::Timestamp;
+use domain::route::Reason;
+
+use crate::cli::paint::{Paint, ago};
 use crate::view::{TrafficView, UsageView};
 
 /// `14 MiB memory, 2.5% CPU, 48 KiB disk`; without the CPU until two readings tell it.
@@ -10,7 +13,7 @@ pub fn usage(usage: &UsageView) -> String {
 }
 
 /// Lines with their names; none of what never happened.
-pub fn traffic(traffic: &TrafficView, paint: Paint) -> Vec<(&'static str, String)> {
+pub fn traffic(traffic: &TrafficView, now: Timestamp, paint: Paint) -> Vec<(&'static str, String)> {
     let mut lines = Vec::new();
     let total: u64 = traffic.classes.values().sum();
     if total > 0 {
@@ -23,8 +26,7 @@ pub fn traffic(traffic: &TrafficView, paint: Paint) -> Vec<(&'static str, String
         let requests = if total == 1 { "request" } else { "requests" };
         lines.push(("served", format!("{total} {requests}: {}", classes.join(", "))));
     }
-    if traffic.unreachable > 0 {
-        let text = format!("{} of them, as no replica could be reached", traffic.unreachable);
+    if let Some(text) = failed(traffic, now) {
         lines.push(("failed", paint.bad(&text)));
     }
     let marks = [("p50", traffic.p50_ms), ("p95", traffic.p95_ms), ("p99", traffic.p99_ms)];
@@ -43,6 +45,30 @@ pub fn traffic(traffic: &TrafficView, paint: Paint) -> Vec<(&'static str, String
         lines.push(("now", open.join(", ")));
     }
     lines
+}
+
+/// How many, why, and when last.
+fn failed(traffic: &TrafficView, now: Timestamp) -> Option<String> {
+    let each: Vec<String> =
+        traffic.failed.iter().map(|(reason, n)| format!("{n} {}", why(*reason))).collect();
+    let last = match traffic.failed_last {
+        Some(at) => format!("; last {}", ago(now, at)),
+        None => "; none since the server began".into(),
+    };
+    (!each.is_empty()).then(|| each.join(", ") + &last)
+}
+
+/// What the replica did, or none of them.
+fn why(reason: Reason) -> &'static str {
+    match reason {
+        Reason::NoReplica => "as there was no replica",
+        Reason::Connect => "as no replica took a connection",
+        Reason::Timeout => "as the answer did not begin in time",
+        Reason::Closed => "as the replica closed the connection before it answered",
+        Reason::Garbled => "as the replica answered something that is not HTTP",
+        Reason::BrokenOff => "as the replica broke its answer off",
+        other => other.as_str(),
+    }
 }
 
 fn percent(share: f64) -> String {
@@ -97,17 +123,20 @@ mod tests {
         let mut seen = TrafficView {
             classes: BTreeMap::from(classes),
             unreachable: 0,
+            failed: BTreeMap::new(),
+            failed_last: None,
             in_flight: 0,
             upgraded: 0,
             p50_ms: None,
             p95_ms: None,
             p99_ms: None,
         };
-        assert_eq!(traffic(&seen, Paint::plain()), []);
+        let now = Timestamp::from_millis(600_000);
+        assert_eq!(traffic(&seen, now, Paint::plain()), []);
         seen.classes.extend([("2xx".into(), 40), ("5xx".into(), 2)]);
         seen.p50_ms = Some(3.2);
         seen.in_flight = 1;
-        let lines = traffic(&seen, Paint::plain());
+        let lines = traffic(&seen, now, Paint::plain());
         assert_eq!(
             lines,
             [
@@ -116,5 +145,23 @@ mod tests {
                 ("now", "1 in flight".into())
             ]
         );
+    }
+    #[test]
+    fn failures_are_called_what_they_were_and_have_a_time() {
+        let mut facts = domain::route::Facts::default();
+        facts.reasons.extend([(Reason::Waited, 7), (Reason::ClientLeft, 3)]);
+        let now = Timestamp::from_millis(600_000);
+        let said = |facts: &_, last: Option<i64>| {
+            let last = last.map(|seconds| Timestamp::from_millis(seconds * 1000));
+            failed(&TrafficView::of(facts, last), now)
+        };
+        assert_eq!(said(&facts, None), None, "no replica is to blame");
+        facts.reasons.extend([(Reason::Closed, 4), (Reason::BrokenOff, 1)]);
+        assert_eq!(
+            said(&facts, Some(420)).unwrap(),
+            "4 as the replica closed the connection before it answered, \
+             1 as the replica broke its answer off; last 3 min ago"
+        );
+        assert!(said(&facts, None).unwrap().ends_with("; none since the server began"));
     }
 }
