@@ -17,7 +17,7 @@ use domain::slot::{
     BackingSpec, Color, Endpoint, Exit, Location, Probe, ReplicaState, ReplicaStatus, SlotSpec,
 };
 use domain::units::Size;
-use engine::{DockerConfig, DockerEngine, Engine, LogSource};
+use engine::{DockerConfig, DockerEngine, Engine, LogSource, Said, Streams};
 
 /// A world on the machine's Engine, or the end of the test.
 macro_rules! world {
@@ -228,6 +228,33 @@ async fn two_environments_and_two_installations_do_not_see_each_other() {
     let asked = ["python3", "-c", "import socket; socket.gethostbyname('web')"];
     let alone = exec(&one.engine, Color::Blue, &asked, nothing()).await.unwrap();
     assert_eq!(alone.exit, Exit::Code(0), "{}", alone.errors);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_nobody_listens_to_any_more_is_stopped() {
+    let world = world!();
+    let engine = &world.engine;
+    engine.apply(&slot(Color::Blue, 1, vec![world.service("web", SERVE_INSIDE)])).await.unwrap();
+    until_ready(engine, Color::Blue, "web").await;
+    // No other process sleeps as long as this one.
+    let seconds = (800_000 + std::process::id()).to_string();
+    let sleeps = || {
+        let wanted = ["sleep", &seconds, ""].join("\0").into_bytes();
+        pids().any(|pid| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line == wanted))
+    };
+    let command = ["sh", "-c", &format!("echo begun; sleep {seconds}")].map(str::to_owned);
+    let (output, mut said) = tokio::sync::mpsc::channel(1);
+    let streams = Streams { input: nothing(), output };
+    let (place, web) = (staging(), name("web"));
+    let running = engine.exec(&place, Color::Blue, &web, &command, streams);
+    let listening = async {
+        assert_eq!(said.recv().await, Some(Said::Output("begun\n".into())));
+        eventually("it sleeps", sleeps).await;
+        drop(said);
+    };
+    let (exit, ()) = tokio::join!(running, listening);
+    assert!(exit.unwrap_err().to_string().contains("went away"));
+    eventually("it is gone", || !sleeps()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

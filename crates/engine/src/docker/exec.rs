@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use bollard::Docker;
 use bollard::container::LogOutput;
 use bollard::errors::Error;
 use bollard::exec::StartExecResults;
@@ -10,6 +11,7 @@ use bollard::models::ExecConfig;
 use domain::slot::{Color, Exit};
 use domain::{EnvironmentName, ServiceName};
 use futures_util::{Stream, StreamExt};
+use nix::sys::signal::Signal;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc::Sender;
 
@@ -17,10 +19,13 @@ use super::DockerEngine;
 use super::connect::{Trouble, is_conflict, is_missing};
 use super::labels;
 use super::state::exit_of;
+use crate::proc::{self, ProcessRef, descendants};
 use crate::{EngineError, Input, Said, Streams};
 
 /// Long enough for a person at a shell, short enough to end what was forgotten.
 const LIMIT: Duration = Duration::from_secs(3600);
+/// For a command that is stopped, before it is killed.
+const GRACE: Duration = Duration::from_secs(5);
 /// Of the output of a command that is heard at its end only.
 const MOST: usize = 1 << 20;
 
@@ -83,8 +88,7 @@ impl DockerEngine {
         Ok((ran?, heard))
     }
 
-    /// Runs it to its end, with something to read or without. If whoever waits goes away, the Engine lets it run until
-    /// it wants to read or write.
+    /// Runs it to its end, with something to read or without; what nobody waits for any more is stopped.
     async fn exec_in(
         &self,
         id: &str,
@@ -106,6 +110,7 @@ impl DockerEngine {
             ),
             error => self.trouble(error),
         })?;
+        let running = Running::of(&docker, &made.id, id);
         let started = docker.start_exec(&made.id, None).await;
         if let StartExecResults::Attached { output, input: theirs } =
             started.map_err(|error| self.trouble(error))?
@@ -114,28 +119,87 @@ impl DockerEngine {
                 heard = hear(output, to) => heard,
                 never = feed(input, theirs) => match never {},
             };
-            heard.map_err(|error| self.trouble(error))?;
+            if let Heard::InPart = heard.map_err(|error| self.trouble(error))? {
+                return Ok(Exit::Unknown);
+            }
         }
+        running.ended();
         let seen = docker.inspect_exec(&made.id).await.map_err(|error| self.trouble(error))?;
         Ok(seen.exit_code.map_or(Exit::Unknown, exit_of))
     }
+}
+
+/// A command that is stopped if nobody waits for it any more. The Engine itself would let it run.
+struct Running {
+    docker: Docker,
+    exec: String,
+    container: String,
+    ended: bool,
+}
+
+impl Running {
+    fn of(docker: &Docker, exec: &str, container: &str) -> Self {
+        let (exec, container) = (exec.to_owned(), container.to_owned());
+        Self { docker: docker.clone(), exec, container, ended: false }
+    }
+
+    fn ended(mut self) {
+        self.ended = true;
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let (docker, exec) = (self.docker.clone(), std::mem::take(&mut self.exec));
+        let container = std::mem::take(&mut self.container);
+        if !self.ended
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(async move { stop(&docker, &exec, &container).await });
+        }
+    }
+}
+
+/// Stops the command and what it started, where the Engine is on this machine and we may: it has no call for that.
+async fn stop(docker: &Docker, exec: &str, container: &str) {
+    let Ok(seen) = docker.inspect_exec(exec).await else { return };
+    let pid = seen.pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0);
+    let Some(pid) = pid.filter(|_| seen.running == Some(true)) else { return };
+    // Else it is a pid of another machine's.
+    let inside = |pid: u32| {
+        let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup"));
+        groups.is_ok_and(|groups| groups.contains(container))
+    };
+    let family: Vec<u32> = [pid].into_iter().chain(descendants(pid, &proc::all())).collect();
+    let told: Vec<ProcessRef> =
+        family.into_iter().filter(|pid| inside(*pid)).filter_map(ProcessRef::of).collect();
+    told.iter().for_each(|process| proc::signal(process.pid, Signal::SIGTERM));
+    tokio::time::sleep(GRACE).await;
+    let left = told.iter().filter(|process| process.alive());
+    left.for_each(|process| proc::signal(process.pid, Signal::SIGKILL));
 }
 
 /// Passes on what it writes, to its end or while somebody listens.
 async fn hear(
     mut output: impl Stream<Item = Result<LogOutput, Error>> + Unpin,
     to: &Sender<Said>,
-) -> Result<(), Error> {
+) -> Result<Heard, Error> {
     while let Some(piece) = output.next().await {
         let said = match piece? {
             LogOutput::StdErr { message } => Said::Errors(message),
             other => Said::Output(other.into_bytes()),
         };
         if to.send(said).await.is_err() {
-            return Ok(());
+            return Ok(Heard::InPart);
         }
     }
-    Ok(())
+    Ok(Heard::Whole)
+}
+
+enum Heard {
+    Whole,
+    /// Then nobody listened any more.
+    InPart,
 }
 
 /// Passes on what it may read, and its end. That alone does not end it.
