@@ -10,7 +10,6 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::facts::Flight;
-use crate::pick::others;
 use crate::replica::{Fault, Replica};
 use crate::worker::{Shared, Worker};
 
@@ -73,17 +72,10 @@ impl Waits {
         }
     }
 
-    /// After a new connection to `replica` has broken, too: whether it is worth one more, in a moment, as nobody
-    /// else could answer and it may be dying. Then its port will refuse, and it is waited for.
-    pub async fn outlive(
-        &mut self,
-        worker: &Worker,
-        replicas: &[Arc<Replica>],
-        replica: &Arc<Replica>,
-        flight: &Flight,
-    ) -> bool {
-        if self.times > 0 || others(replicas, replica) || !flight.service().may_retry(worker.index)
-        {
+    /// After all attempts have failed: whether it is worth some more, in a moment. Whoever broke a connection may be
+    /// dying; then its port will refuse, and it is waited for.
+    pub async fn outlive(&mut self, worker: &Worker, flight: &Flight) -> bool {
+        if self.times > 0 || !flight.service().may_retry(worker.index) {
             return false;
         }
         self.times += 1;

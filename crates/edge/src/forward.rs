@@ -163,10 +163,14 @@ async fn send(
                     if waits.outwait(worker, replicas, flight).await {
                         continue;
                     }
-                    if !again() {
+                    if again() {
+                        (tried, tries) = (Some(replica.id), tries + 1);
+                        continue;
+                    }
+                    if !waits.outlive(worker, flight).await {
                         return Err(StatusCode::SERVICE_UNAVAILABLE);
                     }
-                    (tried, tries) = (Some(replica.id), tries + 1);
+                    (tried, tries, fresh) = (None, 1, true);
                     continue;
                 }
             },
@@ -203,11 +207,15 @@ async fn send(
             }
             return Err(StatusCode::BAD_GATEWAY);
         };
-        if !again() && !waits.outlive(worker, replicas, replica, flight).await {
+        request = next;
+        if again() {
+            (tried, tries, fresh) = (Some(replica.id), tries + 1, true);
+            continue;
+        }
+        if !waits.outlive(worker, flight).await {
             return Err(StatusCode::BAD_GATEWAY);
         }
-        request = next;
-        (tried, tries, fresh) = (Some(replica.id), tries + 1, true);
+        (tried, tries, fresh) = (None, 1, true);
     }
 }
 

@@ -27,6 +27,11 @@ impl Attempts {
         pick(replicas, self.tried, random)
     }
 
+    /// From the beginning, over new connections: those who broke one may be gone by now.
+    pub fn anew() -> Self {
+        Self { fresh: true, ..Self::default() }
+    }
+
     pub fn fresh(&self) -> bool {
         self.fresh
     }

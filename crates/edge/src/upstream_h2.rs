@@ -137,10 +137,14 @@ pub async fn send(
                     if waits.outwait(worker, replicas, flight).await {
                         continue;
                     }
-                    if !again() {
+                    if again() {
+                        (tried, tries) = (Some(replica.id), tries + 1);
+                        continue;
+                    }
+                    if !waits.outlive(worker, flight).await {
                         return Err(StatusCode::SERVICE_UNAVAILABLE);
                     }
-                    (tried, tries) = (Some(replica.id), tries + 1);
+                    (tried, tries, fresh) = (None, 1, true);
                     continue;
                 }
             },

@@ -220,6 +220,29 @@ async fn a_command_beside_a_replica_that_does_not_exist_is_not_found_rather_than
     engine.down(&staging(), true).await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn commands_that_run_side_by_side_end_each_with_its_own_status() {
+    let home = Home::new();
+    let engine = std::sync::Arc::new(home.engine());
+    engine.apply(&slot(Color::Blue, 1, vec![service(&home, "web", "sleep 300")])).await.unwrap();
+    let lanes = (0..8).map(|lane| {
+        let engine = engine.clone();
+        tokio::spawn(async move {
+            for round in 0..8 {
+                let script = format!("echo {lane} {round}; exit 4");
+                let command = ["sh", "-c", &script];
+                let ran = exec(&*engine, Color::Blue, &command, nothing()).await.unwrap();
+                let said = format!("{lane} {round}\n");
+                assert_eq!((ran.exit, ran.text()), (Exit::Code(4), said.as_str()));
+            }
+        })
+    });
+    for lane in lanes.collect::<Vec<_>>() {
+        lane.await.unwrap();
+    }
+    engine.down(&staging(), true).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_command_that_nobody_listens_to_any_more_is_stopped() {
     let home = Home::new();

@@ -143,6 +143,10 @@ impl Call<'_> {
                         continue;
                     }
                     None if attempts.again(replica, flight, false) => continue,
+                    None if Box::pin(waits.outlive(self.worker, flight)).await => {
+                        attempts = Attempts::anew();
+                        continue;
+                    }
                     None => return Err(Reason::Connect),
                 },
             };
@@ -181,12 +185,16 @@ impl Call<'_> {
                 continue;
             }
             let lost = written && !self.repeatable;
-            if lost
-                || !attempts.again(replica, flight, true)
-                    && !Box::pin(waits.outlive(self.worker, self.replicas, replica, flight)).await
-            {
+            if lost {
                 return Err(reason);
             }
+            if attempts.again(replica, flight, true) {
+                continue;
+            }
+            if !Box::pin(waits.outlive(self.worker, flight)).await {
+                return Err(reason);
+            }
+            attempts = Attempts::anew();
         }
     }
 

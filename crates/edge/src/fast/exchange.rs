@@ -181,11 +181,15 @@ impl<'c, 'a, S: AsyncRead + AsyncWrite + Unpin> Exchange<'c, 'a, S> {
                     }
                     Err(fault) => {
                         worker.missed(replica, fault);
-                        if !Box::pin(self.outwait(&mut waits, replicas)).await
-                            && !self.again(&mut attempts, replica, false)
+                        if Box::pin(self.outwait(&mut waits, replicas)).await
+                            || self.again(&mut attempts, replica, false)
                         {
+                            continue;
+                        }
+                        if !Box::pin(self.outlive(&mut waits)).await {
                             return Err(Failure::Replica(Reason::Connect));
                         }
+                        attempts = Attempts::anew();
                         continue;
                     }
                 },
@@ -213,12 +217,16 @@ impl<'c, 'a, S: AsyncRead + AsyncWrite + Unpin> Exchange<'c, 'a, S> {
                 continue;
             }
             let may = self.request.repeatable || !written;
-            if !may
-                || !self.again(&mut attempts, replica, true)
-                    && !Box::pin(self.outlive(&mut waits, replicas, replica)).await
-            {
+            if !may {
                 return Err(Failure::Replica(reason));
             }
+            if self.again(&mut attempts, replica, true) {
+                continue;
+            }
+            if !Box::pin(self.outlive(&mut waits)).await {
+                return Err(Failure::Replica(reason));
+            }
+            attempts = Attempts::anew();
         }
     }
 
@@ -235,14 +243,9 @@ impl<'c, 'a, S: AsyncRead + AsyncWrite + Unpin> Exchange<'c, 'a, S> {
         waits.outwait(self.connection.worker, replicas, flight).await
     }
 
-    async fn outlive(
-        &self,
-        waits: &mut Waits,
-        replicas: &[Arc<Replica>],
-        replica: &Arc<Replica>,
-    ) -> bool {
+    async fn outlive(&self, waits: &mut Waits) -> bool {
         let Some(flight) = &self.request.flight else { return false };
-        waits.outlive(self.connection.worker, replicas, replica, flight).await
+        waits.outlive(self.connection.worker, flight).await
     }
 
     fn again(&self, attempts: &mut Attempts, replica: &Replica, fresh: bool) -> bool {

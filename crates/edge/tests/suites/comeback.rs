@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use domain::Color::Blue;
 use domain::route::Reason;
+use domain::slot::Endpoint;
 use edge::Limits;
 use http::Request;
 use tokio::io::AsyncReadExt;
@@ -113,4 +114,35 @@ async fn a_replica_that_dies_with_its_port_still_open_is_waited_for_too() {
     is_away(&edge).await;
     let _back = Backend::on("after", address).await;
     assert_eq!(asked.await.unwrap().text(), "after");
+}
+
+#[tokio::test]
+async fn two_replicas_that_die_together_are_waited_for_whichever_is_asked_first() {
+    // Which one that is, is drawn.
+    for _ in 0..6 {
+        let dying = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = dying.local_addr().unwrap();
+        let dead = Backend::start("dead").await.die().await;
+        let edge = TestEdge::with(patient());
+        let endpoints = [address, dead].map(Endpoint::Http).to_vec();
+        let mut both = slot(1, &[("/", "backend", endpoints)]);
+        both.routes[0].health = None;
+        edge.client.publish(&table(1, Blue, &[(Blue, both)])).await.unwrap();
+        let client = edge.address;
+        let asked = tokio::spawn(async move { Session::open(client).await.get(HOST, "/").await });
+        loop {
+            let (mut stream, _) = dying.accept().await.unwrap();
+            // A health check sends nothing.
+            if stream.read(&mut [0; 1024]).await.unwrap() > 0 {
+                break;
+            }
+        }
+        drop(dying);
+        eventually("their absence is seen", async || {
+            edge.client.status().await.unwrap().ejected.len() == 2
+        })
+        .await;
+        let _back = Backend::on("after", address).await;
+        assert_eq!(asked.await.unwrap().text(), "after");
+    }
 }

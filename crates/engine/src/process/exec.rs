@@ -60,7 +60,9 @@ impl ProcessEngine {
     /// Forgets commands whose caller went away.
     fn prune_execs(&self, environment: &EnvironmentName) {
         for unit in self.layout.execs(environment) {
-            let over = unit.status().is_some_and(|status| status.phase == Phase::Ended);
+            // One that has just ended may not have been heard of by its caller yet.
+            let Some(_guard) = self.keeper.try_guard(unit.folder()) else { continue };
+            let over = unit.status().is_none_or(|status| status.phase == Phase::Ended);
             if over && !unit.attended() {
                 let _ = fs::remove_dir_all(unit.folder());
             }

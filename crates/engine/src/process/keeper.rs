@@ -69,7 +69,7 @@ impl Keeper {
     }
 
     /// The same, unless somebody is changing it right now.
-    fn try_guard(&self, path: &Path) -> Option<Guard> {
+    pub(super) fn try_guard(&self, path: &Path) -> Option<Guard> {
         let local = self.gate(path).try_lock_owned().ok()?;
         let shared = take_change(path).ok()??;
         Some(Guard { _shared: Some(shared), _local: local })
