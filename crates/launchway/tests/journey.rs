@@ -481,6 +481,8 @@ fn a_command_beside_a_service_is_heard_as_it_speaks_and_ends_with_whoever_listen
         (Some(7), &b"a\xff\0"[..], &b"b"[..])
     );
 
+    harness.expect(137, &exec("kill -9 $$"));
+
     // Ended by a signal, while it still has something to say to a command that does not listen.
     let (mut told, pid) = begun(&harness, &exec("echo $$; exec sleep 777"));
     let mut stdin = told.stdin.take().expect("a pipe");

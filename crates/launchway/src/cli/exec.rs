@@ -23,11 +23,11 @@ use crate::client::CallError;
 
 It runs as the service's user, without a terminal, for an hour at most. It reads what is piped or redirected to \
 launchway; from a terminal it reads nothing. Its output is shown as it comes, unchanged; with --json at the end, as text. \
-Ends with the exit status of the command.")]
+Ends with the exit status of the command, after a signal with 128 and its number.")]
 pub struct Args {
     /// Where
     environment: EnvironmentName,
-    /// One of ours, with `native.run`
+    /// One that is built here
     service: ServiceName,
     /// By default the live one
     #[arg(long, value_parser = color)]
@@ -76,6 +76,10 @@ pub async fn run(args: Args, globals: &Globals) -> Outcome {
         Ended::Code(0) => Ok(Exit::Ok),
         // The command's own status, whatever that means to it.
         Ended::Code(code) => std::process::exit(code),
+        Ended::Signal(signal) => {
+            eprintln!("{ended}");
+            std::process::exit(128 + signal)
+        }
         other => {
             eprintln!("{other}");
             Ok(Exit::Failed)
