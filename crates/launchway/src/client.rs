@@ -1,5 +1,7 @@
 //! Talks to the server of a state folder over its socket.
 
+mod sign;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -21,6 +23,7 @@ use tokio::task::JoinHandle;
 use crate::api::SOCKET;
 use crate::api::wire::Complaint;
 use crate::cli::{Exit, Failure};
+use sign::{Silent, heard};
 
 /// For an answer that does not follow anything. Longer than the server's own.
 const DEADLINE: Duration = Duration::from_secs(70);
@@ -40,6 +43,8 @@ pub enum CallError {
     Absent { socket: PathBuf, source: io::Error },
     /// It said no.
     Refused { status: StatusCode, complaint: Complaint },
+    /// It takes connections and says nothing.
+    Silent { doing: String, silent: Silent, change: bool },
     /// It went away, or says what is not understood.
     Broken { doing: String, why: String },
 }
@@ -104,11 +109,14 @@ impl Client {
         path: &str,
         body: Vec<u8>,
     ) -> Result<T, CallError> {
+        let change = method != Method::GET;
         let answer = async {
             let (response, _driver) = self.send(method, path, full(body)).await?;
             whole(path, response).await
         };
-        tokio::time::timeout(DEADLINE, answer).await.unwrap_or_else(|_| {
+        let answer = tokio::time::timeout(DEADLINE, answer);
+        let answer = heard(&self.socket, answer).await.map_err(|it| silent(path, it, change))?;
+        answer.unwrap_or_else(|_| {
             Err(broken(path, format!("no answer within {} s", DEADLINE.as_secs())))
         })
     }
@@ -118,13 +126,18 @@ impl Client {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: std::error::Error + Send + Sync,
     {
-        let (response, driver) = self.send(method, path, body).await?;
-        if !response.status().is_success() {
-            return Err(refused(path, response).await);
-        }
-        let path = path.to_owned();
-        let body = response.into_body();
-        Ok(Feed { path, body, buffer: Vec::new(), _driver: driver, _reading: None })
+        let change = method != Method::GET;
+        let begun = async {
+            let (response, driver) = self.send(method, path, body).await?;
+            match response.status().is_success() {
+                true => Ok((response.into_body(), driver)),
+                false => Err(refused(path, response).await),
+            }
+        };
+        let begun = heard(&self.socket, begun).await.map_err(|it| silent(path, it, change))?;
+        let (body, driver) = begun?;
+        let (socket, path) = (self.socket.clone(), path.to_owned());
+        Ok(Feed { socket, path, body, buffer: Vec::new(), _driver: driver, _reading: None })
     }
 
     async fn send<B>(
@@ -155,6 +168,7 @@ impl Client {
 
 /// An answer that goes on, a JSON value a line.
 pub struct Feed {
+    socket: PathBuf,
     path: String,
     body: Incoming,
     buffer: Vec<u8>,
@@ -172,7 +186,9 @@ impl Feed {
                 let value = serde_json::from_slice(&line);
                 return value.map(Some).map_err(|error| broken(&self.path, error));
             }
-            let Some(frame) = self.body.frame().await else { return Ok(None) };
+            let frame = heard(&self.socket, self.body.frame()).await;
+            let frame = frame.map_err(|it| silent(&self.path, it, false))?;
+            let Some(frame) = frame else { return Ok(None) };
             let frame = frame.map_err(|error| broken(&self.path, error))?;
             if let Ok(data) = frame.into_data() {
                 self.buffer.extend_from_slice(&data);
@@ -257,7 +273,15 @@ fn json(path: &str, body: &impl Serialize) -> Result<Vec<u8>, CallError> {
 }
 
 fn broken(path: &str, why: impl ToString) -> CallError {
-    CallError::Broken { doing: format!("asking the server for {path}"), why: why.to_string() }
+    CallError::Broken { doing: asking(path), why: why.to_string() }
+}
+
+fn silent(path: &str, silent: Silent, change: bool) -> CallError {
+    CallError::Silent { doing: asking(path), silent, change }
+}
+
+fn asking(path: &str) -> String {
+    format!("asking the server for {path}")
 }
 
 impl CallError {
@@ -272,6 +296,7 @@ impl From<CallError> for Failure {
     fn from(error: CallError) -> Self {
         match error {
             CallError::Absent { socket, source } => absent(&socket, &source),
+            CallError::Silent { doing, silent, change } => hangs(&doing, silent, change),
             CallError::Broken { doing, why } => Failure::new(
                 Exit::Failed,
                 format!("{doing}: {why}"),
@@ -313,6 +338,30 @@ fn absent(socket: &Path, source: &io::Error) -> Failure {
         Exit::Failed,
         format!("no server answers at {shown}"),
         "start one with `launchway server`; if it has another state folder, name it with --state",
+    )
+}
+
+/// Somebody there who does not answer.
+fn hangs(doing: &str, Silent { pid, stopped }: Silent, change: bool) -> Failure {
+    let process = pid.map_or(String::new(), |pid| format!(" (process {pid})"));
+    let pid = pid.map_or("PID".into(), |pid| pid.to_string());
+    let later = if change { "; it may still do it when it goes on" } else { "" };
+    let (how, look) = match stopped {
+        true => ("it is stopped", format!("`kill -CONT {pid}` lets it go on")),
+        false => (
+            "it takes connections and says nothing",
+            format!(
+                "its log may say why; if `ps -o stat= -p {pid}` says T, `kill -CONT {pid}` lets it go on"
+            ),
+        ),
+    };
+    Failure::new(
+        Exit::Failed,
+        format!("{doing}: the server{process} does not answer: {how}{later}"),
+        format!(
+            "{look}; or end it with `kill -9 {pid}` and start it again with `launchway server`: what it \
+             runs goes on meanwhile"
+        ),
     )
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! GET  /v1/status?environment=     /v1/history?environment=    /v1/runs    /v1/runs/{id}    /v1/rollouts/{id}
-//!      /v1/why?run=&step=
+//!      /v1/why?run=&step=    /v1/alive
 //! GET  /v1/runs/{id}/watch   /v1/rollouts/{id}/watch   /v1/events?after=&follow=   /v1/logs?...   lines of JSON
 //! POST /v1/runs  /v1/deploy  /v1/promote  /v1/approve  /v1/reject  /v1/abort  /v1/rollback  /v1/exec  /v1/down
 //! ```
@@ -128,6 +128,8 @@ fn router(api: Api) -> Router {
         .route("/v1/runs/{id}", get(look::run))
         .route("/v1/rollouts/{id}", get(look::rollout))
         .route("/v1/why", get(look::why))
+        // Asks nothing of anybody: that it is answered is the answer.
+        .route("/v1/alive", get(|| async {}))
         .route("/v1/deploy", post(change::deploy))
         .route("/v1/promote", post(change::promote))
         .route("/v1/approve", post(change::approve))

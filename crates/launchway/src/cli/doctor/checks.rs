@@ -241,11 +241,13 @@ async fn running(client: &Client, state: &Path) -> Vec<Check> {
             address(state),
         ],
         Err(error) => {
-            let said = match Failure::from(error) {
-                Failure::Other { message, .. } => message,
-                Failure::Mistakes(_) => "it does not understand".into(),
+            let silent = matches!(error, CallError::Silent { .. });
+            let (said, help) = match Failure::from(error) {
+                Failure::Other { message, help, .. } => (message, help.filter(|_| silent)),
+                Failure::Mistakes(_) => ("it does not understand".into(), None),
             };
-            vec![Check::fail("server", said, "look at its log; use the same version")]
+            let help = help.unwrap_or_else(|| "look at its log; use the same version".into());
+            vec![Check::fail("server", said, help)]
         }
     }
 }
