@@ -55,7 +55,9 @@ async fn consider(world: &World, handle: &Handle, branch: &str, head: &CommitId)
             project.environments.iter().any(|e| e.branch.as_deref() == Some(branch))
         }
         // The run says what is wrong, if the branch was followed until now.
-        Err(PlanError::Mistakes(_)) => was_followed(&handle.app(), branch),
+        Err(PlanError::Mistakes(_)) => {
+            was_followed(&handle.app(), branch) || is_the_first(world, handle, branch).await
+        }
         Err(PlanError::Failed(error)) => {
             tracing::warn!(%branch, %error, "cannot read the head of a branch");
             return false;
@@ -80,6 +82,13 @@ async fn consider(world: &World, handle: &Handle, branch: &str, head: &CommitId)
 
 fn has_run(app: &App, branch: &str, head: &CommitId) -> bool {
     app.runs.values().any(|run| run.commit == *head && run.branch.as_deref() == Some(branch))
+}
+
+/// Where no commit was ever understood, nobody knows which branch is to be followed: most likely the one that is
+/// checked out, and whoever waits for its commit has to hear what is wrong with it.
+async fn is_the_first(world: &World, handle: &Handle, branch: &str) -> bool {
+    handle.app().runs.values().all(|run| run.plan.is_none())
+        && world.pipeline.checked_out().await.as_deref() == Some(branch)
 }
 
 fn was_followed(app: &App, branch: &str) -> bool {

@@ -271,6 +271,28 @@ fn a_release_that_does_not_start_leaves_its_evidence_and_the_old_one_live() {
 }
 
 #[test]
+fn a_first_commit_with_mistakes_is_told_as_later_ones_are() {
+    let mut harness = Harness::new();
+    harness.project.git(&["branch", "unrelated"]);
+    let good = harness.project.launchway_yaml("{ from: [USER] }");
+    harness.project.write("launchway.yaml", &good.replace("services:", "service:"));
+    harness.project.git(&["commit", "-q", "-a", "--amend", "-m", "Mistaken"]);
+    harness.project.git(&["branch", "-f", "unrelated"]);
+    harness.start();
+    harness.eventually("the commit is refused", || {
+        harness.expect(0, &["status"]).contains("(branch main) was refused")
+    });
+    let told = harness.expect(0, &["history", "run-1"]);
+    assert!(told.contains("launchway.yaml:2:1"), "{told}");
+    let runs = harness.expect(0, &["history", "--json"]);
+    assert!(!runs.contains("run-2"), "a branch that nobody is at is nobody's business: {runs}");
+    harness.project.write("launchway.yaml", &good);
+    harness.project.save("Mended");
+    harness.wait_for_live("staging", "Mended");
+    assert!(!harness.expect(0, &["status"]).contains("refused"), "mended is mended");
+}
+
+#[test]
 fn a_rollout_that_bakes_is_rolled_back_by_the_same_verb() {
     let mut harness = Harness::new();
     harness.start();

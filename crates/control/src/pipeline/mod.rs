@@ -154,6 +154,11 @@ impl Pipeline {
         self.inner.repository.branches().await
     }
 
+    /// The branch that is checked out, if one is.
+    pub(crate) async fn checked_out(&self) -> Option<String> {
+        self.inner.repository.checked_out().await
+    }
+
     /// Changes when the head of a branch may have moved.
     pub(crate) async fn stamp(&self) -> repository::Stamp {
         self.inner.repository.stamp().await

@@ -113,6 +113,13 @@ impl Repository {
         Ok(text.lines().filter_map(branch).collect())
     }
 
+    /// The branch that is checked out, if one is.
+    pub async fn checked_out(&self) -> Option<String> {
+        let arguments = ["symbolic-ref", "--quiet", "--short", "HEAD"];
+        let branch = self.text(&arguments, "looking which branch is checked out").await.ok()?;
+        Some(branch.trim().to_owned())
+    }
+
     /// Author and subject of a commit.
     pub async fn commit(&self, id: &CommitId) -> Result<Commit, PipelineError> {
         let doing = format!("reading the commit {}", id.short());
