@@ -166,6 +166,11 @@ fn a_release_that_does_not_start_as_a_container_says_why_and_the_live_one_stays(
             let last = &status["environments"][0]["last"];
             last["end"].as_str().is_some_and(|end| end.contains(cause))
         });
+        let slot = harness.status()["environments"][0]["last"]["id"].clone();
+        let rollout = harness.expect(0, &["history", slot.as_str().expect("an id"), "--json"]);
+        let rollout: serde_json::Value = serde_json::from_str(&rollout).expect("JSON");
+        let slot = rollout["candidate"].as_str().expect("a slot");
+        harness.expect(0, &["logs", "staging", "web", "--slot", slot]);
         let live = harness.live("staging").expect("something is live");
         assert_eq!(live.subject, "The first in containers");
     }

@@ -271,6 +271,26 @@ fn a_release_that_does_not_start_leaves_its_evidence_and_the_old_one_live() {
 }
 
 #[test]
+fn what_a_service_said_that_never_started_is_found_where_nothing_is_live() {
+    let mut harness = Harness::new();
+    harness.project.write("web/app.py", "import sys\nsys.exit('no port for me')\n");
+    harness.project.git(&["commit", "-q", "-a", "--amend", "-m", "Broken"]);
+    harness.start();
+    harness.eventually("the release has failed", || {
+        harness.status()["environments"][0]["last"]["end"].is_string()
+    });
+    for asked in [&["logs", "staging", "web"][..], &["logs", "staging"]] {
+        assert!(harness.expect(0, asked).contains("no port for me"), "{asked:?}");
+    }
+    let failed = harness.launchway(&["deploy", "staging"]);
+    let said = support::text(&failed.stderr);
+    let slot = said.rsplit_once("`launchway logs staging --slot ").expect("a hint").1;
+    let slot = slot.split_once('`').expect("a verb").0;
+    assert!(harness.expect(0, &["logs", "staging", "--slot", slot]).contains("no port for me"));
+    harness.expect(2, &["logs", "staging", "nobody"]);
+}
+
+#[test]
 fn a_first_commit_with_mistakes_is_told_as_later_ones_are() {
     let mut harness = Harness::new();
     harness.project.git(&["branch", "unrelated"]);

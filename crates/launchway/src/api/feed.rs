@@ -10,6 +10,8 @@ use std::time::Duration;
 use axum::extract::{Path, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
+use domain::app::{App, number};
+use domain::rollout::Rollout;
 use domain::slot::Color;
 use domain::{EnvironmentName, RolloutId, RunId, StepName};
 use engine::{Engine, LogSource, UnitView};
@@ -100,45 +102,41 @@ impl Api {
         Ok((step.to_string(), Output::File(path)))
     }
 
-    /// The outputs of what the query names, and of the live slot unless it names one.
+    /// The outputs of what the query names: of the live slot unless it names one, and of the newest where that has none.
     async fn outputs(&self, query: &LogsQuery) -> Result<Vec<(String, Output)>, Problem> {
         let app = self.handle.app();
         let name = query.environment.as_ref().map_or("", |name| name.as_str());
         let environment = known(&app, name)?;
         let live = app.environments.get(&environment).and_then(|state| state.live);
-        let candidate = app.active(&environment).and_then(|rollout| rollout.candidate);
-        let slot = query.slot.or(live).or(candidate);
+        let tried = newest_slot(&app, &environment);
+        let slot = query.slot.or(live).or(tried);
         let units: Vec<UnitView> = self.engine.units(&environment);
-        let named = units.iter().filter_map(|unit| {
-            let name = wanted(&unit.source, query, slot)?;
-            Some((name, Output::File(unit.output.clone())))
-        });
-        let mut outputs: Vec<_> = named.collect();
         let contained = self.contained(&environment, &units).await;
-        outputs.extend(contained.iter().filter_map(|source| {
-            let name = wanted(source, query, slot)?;
-            let (engine, environment) = (self.world.engine.clone(), environment.clone());
-            Some((name, Output::Engine(Asked { engine, environment, source: source.clone() })))
-        }));
-        if !outputs.is_empty() {
-            return Ok(outputs);
+        let mut slots = vec![slot];
+        if query.slot.is_none() && tried != slot {
+            slots.push(tried);
         }
-        let what = match &query.service {
-            Some(service) => format!("no service called {service}"),
-            None => "no service".into(),
-        };
+        for slot in slots {
+            let named = units.iter().filter_map(|unit| {
+                let name = wanted(&unit.source, query, slot)?;
+                Some((name, Output::File(unit.output.clone())))
+            });
+            let mut outputs: Vec<_> = named.collect();
+            let mut contained = contained.clone();
+            if let Some(slot) = slot {
+                contained.extend(self.gone(&app, &environment, slot, &units, &contained).await);
+            }
+            outputs.extend(contained.into_iter().filter_map(|source| {
+                let name = wanted(&source, query, slot)?;
+                let (engine, environment) = (self.world.engine.clone(), environment.clone());
+                Some((name, Output::Engine(Asked { engine, environment, source })))
+            }));
+            if !outputs.is_empty() {
+                return Ok(outputs);
+            }
+        }
         let sources = units.iter().map(|unit| &unit.source).chain(&contained);
-        let mut services: Vec<String> = sources.map(service_of).collect();
-        services.dedup();
-        let there = services.join(", ");
-        let slot = slot.map_or(String::new(), |slot| format!(" (slot {slot})"));
-        Err(Problem::missing(format!("{what} has run in {environment}{slot}")).help(
-            if there.is_empty() {
-                "nothing has run there".into()
-            } else {
-                format!("there is {there}")
-            },
-        ))
+        Err(nothing_of(query, &environment, slot, sources.map(service_of).collect()))
     }
 
     /// What runs in the environment and writes no file: containers.
@@ -158,6 +156,72 @@ impl Api {
         let has_file = |source: &LogSource| units.iter().any(|unit| unit.source == *source);
         replicas.chain(backing).filter(|source| !has_file(source)).collect()
     }
+
+    /// Replicas of what was in the slot last that are neither of these, and whose last words are kept.
+    async fn gone(
+        &self,
+        app: &App,
+        environment: &EnvironmentName,
+        slot: Color,
+        units: &[UnitView],
+        contained: &[LogSource],
+    ) -> Vec<LogSource> {
+        let mut rollouts = newest_first(app, environment);
+        let last = rollouts.find(|rollout| rollout.candidate == Some(slot));
+        let Some(project) = last.and_then(|last| app.projects.get(&last.release)) else {
+            return Vec::new();
+        };
+        let differ = project.environment(environment).map(|here| &here.replicas);
+        let mut gone = Vec::new();
+        for (service, _, built) in project.built() {
+            let differs = differ.and_then(|differ| differ.get(service));
+            for index in 0..differs.copied().unwrap_or(built.replicas).max(1) {
+                let source = LogSource::Replica { slot, service: service.clone(), index };
+                if self.world.engine.logs(environment, &source, 1).await.is_ok() {
+                    gone.push(source);
+                }
+            }
+        }
+        let is_there = |gone: &LogSource| {
+            contained.iter().chain(units.iter().map(|u| &u.source)).any(|s| s == gone)
+        };
+        gone.retain(|source| !is_there(source));
+        gone
+    }
+}
+
+fn newest_first<'a>(
+    app: &'a App,
+    environment: &EnvironmentName,
+) -> impl Iterator<Item = &'a Rollout> {
+    let mut here: Vec<&Rollout> =
+        app.rollouts.values().filter(|rollout| rollout.environment == *environment).collect();
+    here.sort_by_key(|rollout| std::cmp::Reverse(number(&rollout.id)));
+    here.into_iter()
+}
+
+/// The slot that something was started in last, whether it came to anything or not.
+fn newest_slot(app: &App, environment: &EnvironmentName) -> Option<Color> {
+    newest_first(app, environment).find_map(|rollout| rollout.candidate)
+}
+
+fn nothing_of(
+    query: &LogsQuery,
+    environment: &EnvironmentName,
+    slot: Option<Color>,
+    mut there: Vec<String>,
+) -> Problem {
+    let what = match &query.service {
+        Some(service) => format!("no service called {service}"),
+        None => "no service".into(),
+    };
+    let slot = slot.map_or(String::new(), |slot| format!(" (slot {slot})"));
+    there.dedup();
+    let help = match there.is_empty() {
+        true => "nothing has run there".into(),
+        false => format!("there is {}", there.join(", ")),
+    };
+    Problem::missing(format!("{what} has run in {environment}{slot}")).help(help)
 }
 
 /// Where lines come from.

@@ -154,6 +154,9 @@ pub async fn to_the_end(client: &Client, id: &RolloutId, globals: &Globals) -> O
     }
     if let Some(evidence) = &rollout.evidence {
         follow::show_evidence(evidence);
+        if let Some(slot) = rollout.candidate.filter(|_| !evidence.logs.is_empty()) {
+            eprintln!("\n`launchway logs {} --slot {slot}` shows all of it", rollout.environment);
+        }
     }
     Ok(exit)
 }

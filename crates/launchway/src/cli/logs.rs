@@ -24,7 +24,7 @@ pub struct Args {
     what: Option<String>,
     /// A service, or the step of a run
     name: Option<String>,
-    /// By default the live one
+    /// By default the live one; where none is, or it has no such service, the one that was started last
     #[arg(long, value_parser = color)]
     slot: Option<Color>,
     /// How many lines back
