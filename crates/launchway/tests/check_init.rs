@@ -118,3 +118,49 @@ fn init_writes_nothing_when_the_compose_file_cannot_be_used() {
     assert!(text(&output.stderr).starts_with("compose.yaml:1:26: "), "{}", text(&output.stderr));
     assert!(!folder.path().join("launchway.yaml").exists());
 }
+
+#[test]
+fn init_follows_the_branch_that_there_is() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    write(folder.path(), FILES);
+    let printed = || text(&launchway(folder.path(), &["init", "--print"]).stdout);
+    let git = |arguments: &[&str]| {
+        let mut git = std::process::Command::new("git");
+        git.args(["-c", "user.name=Ada", "-c", "user.email=ada@example.org"]);
+        let done = git.args(arguments).current_dir(folder.path()).output().expect("git runs");
+        assert!(done.status.success(), "{}", text(&done.stderr));
+    };
+    assert!(printed().contains("branch: main "), "no repository yet: {}", printed());
+    git(&["init", "-q", "-b", "release/1.x"]);
+    assert!(printed().contains("branch: release/1.x "), "{}", printed());
+    git(&["commit", "-q", "--allow-empty", "-m", "First"]);
+    git(&["checkout", "-q", "--detach"]);
+    assert!(printed().contains("branch: release/1.x "), "the only one: {}", printed());
+    git(&["branch", "other"]);
+    assert!(printed().contains("branch: main "), "{}", printed());
+}
+
+#[test]
+fn init_serves_no_more_files_than_it_must_and_none_beside_a_program() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let root = "services:\n  web: { build: . }\n";
+    write(folder.path(), &[("compose.yaml", root), ("index.html", "<h1>Tea</h1>")]);
+    let printed = || {
+        let output = launchway(folder.path(), &["init", "--print", "--engine", "process"]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    write(folder.path(), &[("Dockerfile", "FROM python\nCMD [\"python\", \"app.py\"]\n")]);
+    let file = printed();
+    assert!(file.contains("run: python3 app.py\n") && !file.contains("static:"), "{file}");
+    write(folder.path(), &[("Dockerfile", "FROM nginx\nCOPY . /usr/share/nginx/html\n")]);
+    let file = printed();
+    assert!(file.contains("static: .\n") && file.contains("serves every file"), "{file}");
+    write(folder.path(), &[("pages/index.html", "<h1>Tea</h1>")]);
+    write(folder.path(), &[("Dockerfile", "FROM nginx\nCOPY ./pages/ /usr/share/nginx/html/\n")]);
+    let file = printed();
+    assert!(file.contains("static: pages\n") && !file.contains("serves every file"), "{file}");
+    std::fs::remove_file(folder.path().join("index.html")).expect("it was there");
+    write(folder.path(), &[("Dockerfile", "FROM nginx\nCOPY . /usr/share/nginx/html\n")]);
+    assert!(!printed().contains("static:"), "{}", printed());
+}

@@ -23,8 +23,8 @@ use guess::{Guess, Serve};
 
 Environments run in containers (`engine: docker`) when every service that Compose builds has its \
 Dockerfile and `launchway check` finds nothing against it, else as processes. What it guesses comes \
-from the Compose file, Dockerfiles, package.json, requirements.txt and nginx.conf: read the file \
-before you commit it, and run `launchway check`. With --json it prints an object with `path`, \
+from the Compose file, Dockerfiles, package.json, requirements.txt, nginx.conf and the branch that is \
+checked out: read the file before you commit it, and run `launchway check`. With --json it prints an object with `path`, \
 `written` and `text`.")]
 pub struct Args {
     /// Replace a launchway.yaml that is there already
@@ -92,8 +92,9 @@ fn first_file(
             "add `build: <folder>` to the services that are yours; `launchway up` runs the file as it is",
         ));
     }
+    let branch = guess::branch(folder).unwrap_or_else(|| "main".into());
     let checked = |engine| {
-        let text = written(&app_name(folder), &guesses, engine);
+        let text = written(&app_name(folder), &branch, &guesses, engine);
         match inspect(Source { path: LAUNCHWAY, text: &text }, compose.source()) {
             Ok(_) => Ok(text),
             Err(mistakes) => Err((mistakes, Text { path: LAUNCHWAY.into(), text })),
@@ -130,7 +131,7 @@ fn contained(guess: &Guess) -> String {
     }
 }
 
-fn written(app: &str, guesses: &[Guess], engine: EngineKind) -> String {
+fn written(app: &str, branch: &str, guesses: &[Guess], engine: EngineKind) -> String {
     let mut out = String::from(
         "# What happens to the app on its way to production. What it is made of stays in the Compose file.\n",
     );
@@ -153,6 +154,11 @@ fn written(app: &str, guesses: &[Guess], engine: EngineKind) -> String {
             line(format!("      setup: {}", quoted(setup)));
         }
         match &guess.serve {
+            Serve::Files(folder) if folder == guess::WHOLE => {
+                line("      # This serves every file that is beside index.html, the Dockerfile too: better move the pages".into());
+                line("      # to a folder of their own, and name that.".into());
+                line(format!("      static: {}", quoted(folder)));
+            }
             Serve::Files(folder) => line(format!("      static: {}", quoted(folder))),
             Serve::Command(command) => line(format!("      run: {}", quoted(command))),
             Serve::Unknown => {
@@ -184,7 +190,8 @@ fn written(app: &str, guesses: &[Guess], engine: EngineKind) -> String {
         EngineKind::Process => "\n# As processes; `launchway init --force --engine docker` writes what runs in containers.".into(),
     });
     line(format!(
-        "environments:\n  staging:\n{runs}    branch: main   # every green build comes here by itself"
+        "environments:\n  staging:\n{runs}    branch: {}   # every green build comes here by itself",
+        quoted(branch)
     ));
     line(format!("  production:\n{runs}    after: staging\n    approval:"));
     line(format!(

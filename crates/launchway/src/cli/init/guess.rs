@@ -1,9 +1,15 @@
 //! What a service's files say about running it without a container.
 
 use std::path::Path;
+use std::process::Command;
 
 use domain::config::{EngineKind, OutlinedService};
 use serde_json::Value;
+
+/// The folder of a service itself, with all that is in it.
+pub const WHOLE: &str = ".";
+/// Where images of nginx have their pages.
+const PAGES: &str = "/usr/share/nginx/html";
 
 /// What was guessed about one service of ours.
 pub struct Guess {
@@ -88,6 +94,20 @@ pub fn routes(guesses: &[Guess]) -> Vec<(String, String)> {
     routes
 }
 
+/// The branch that is worked on: the one that is checked out, else the only one.
+pub fn branch(folder: &Path) -> Option<String> {
+    let git = |arguments: &[&str]| {
+        // Nothing of the repository is run for this, whoever it belongs to.
+        let mut git = Command::new("git");
+        git.args(["-c", "safe.directory=*", "-C"]).arg(folder).args(arguments);
+        let output = git.output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let all = || git(&["for-each-ref", "--format=%(refname:strip=2)", "refs/heads"]);
+    let only = |all: String| (all.lines().count() == 1).then_some(all);
+    git(&["symbolic-ref", "--quiet", "--short", "HEAD"]).or_else(|| all().and_then(only))
+}
+
 /// The OS user who could approve.
 pub fn user() -> String {
     let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
@@ -111,13 +131,46 @@ fn native(context: &Path, dockerfile: &str) -> (Option<String>, Serve) {
     if has("go.mod") {
         return (Some("go build -o server .".into()), Serve::Command("./server".into()));
     }
-    if let Some(files) = ["public", "dist", "html", "."]
-        .into_iter()
-        .find(|f| context.join(f).join("index.html").is_file())
-    {
-        return (None, Serve::Files(files.into()));
+    // Pages beside a program are the program's to serve, with its other files around them.
+    let program = command.filter(|command| !serves_files(command));
+    if let Some(program) = program {
+        return (None, Serve::Command(on_port(&python3(&program), dockerfile)));
     }
-    (None, command.map_or(Serve::Unknown, |c| Serve::Command(on_port(&c, dockerfile))))
+    (None, pages(context, dockerfile).map_or(Serve::Unknown, Serve::Files))
+}
+
+/// The narrowest folder that has the first page.
+fn pages(context: &Path, dockerfile: &str) -> Option<String> {
+    let copied = copied_pages(dockerfile);
+    let usual = ["public", "dist", "html", "site", "www", "static", WHOLE].map(str::to_owned);
+    let has_page = |folder: &String| context.join(folder).join("index.html").is_file();
+    copied.into_iter().chain(usual).find(has_page)
+}
+
+/// The folder of the context that an nginx image serves, unless it is all of it.
+fn copied_pages(dockerfile: &str) -> Option<String> {
+    let mut copies = dockerfile.lines().filter_map(|line| line.trim().strip_prefix("COPY "));
+    let from = copies.find_map(|copy| match copy.split_whitespace().collect::<Vec<_>>()[..] {
+        [from, to] if to.starts_with(PAGES) => Some(from),
+        _ => None,
+    })?;
+    let from = from.trim_start_matches("./").trim_matches('/');
+    (from != WHOLE && !from.is_empty()).then(|| from.to_owned())
+}
+
+/// A web server with nothing but files.
+fn serves_files(command: &str) -> bool {
+    let program = command.split(' ').next().unwrap_or_default();
+    let program = program.rsplit('/').next().unwrap_or_default();
+    ["nginx", "httpd", "httpd-foreground", "caddy"].contains(&program)
+}
+
+/// An image of Python has both names; of machines many have only this one.
+fn python3(command: &str) -> String {
+    match command.strip_prefix("python ") {
+        Some(rest) => format!("python3 {rest}"),
+        None => command.into(),
+    }
 }
 
 fn node(context: &Path, dockerfile: &str, command: Option<String>) -> (Option<String>, Serve) {
@@ -142,7 +195,7 @@ fn built_files(dockerfile: &str) -> Option<String> {
     let copy = dockerfile
         .lines()
         .map(str::trim)
-        .find(|line| line.starts_with("COPY --from=") && line.contains("/usr/share/nginx/html"))?;
+        .find(|line| line.starts_with("COPY --from=") && line.contains(PAGES))?;
     let from = copy.split_whitespace().nth(2)?;
     from.trim_end_matches('/').rsplit('/').next().map(str::to_owned)
 }
