@@ -201,7 +201,7 @@ fn standing(
 }
 
 /// More lines than these are not read by anybody while they fly past; the log has them all.
-const AT_ONCE: usize = 1000;
+pub const AT_ONCE: usize = 1000;
 
 /// All that is left to read of a log whose step has ended.
 fn to_the_end(tail: &mut Tail) -> Vec<String> {

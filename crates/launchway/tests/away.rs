@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader, Read};
+
 use nix::sys::signal::Signal::SIGSTOP;
 use support::{Harness, signal, text};
 
@@ -46,4 +48,47 @@ fn whoever_asks_a_server_that_hangs_is_told_which_process_it_is_and_what_to_do()
     harness.kill_server();
     harness.start();
     harness.wait_for_live("staging", "The first");
+}
+
+#[test]
+fn whoever_waits_for_a_deployment_goes_on_with_the_next_server() {
+    let mut harness = Harness::new();
+    let at = |name: &str| harness.state.with_file_name(name);
+    let (built, migrated) = (at("built"), at("migrated"));
+    let until =
+        |path: &std::path::Path| format!("until test -e {}; do sleep 0.05; done", path.display());
+    let file = harness.project.launchway_yaml("{ from: [USER] }");
+    let file = file.replace("run: test -s text", &format!("run: echo tests; {}", until(&built)));
+    let file = file.replace("migrate: ", &format!("migrate: {} && ", until(&migrated)));
+    harness.project.write("launchway.yaml", &file);
+    harness.project.save("Slow");
+    harness.start();
+    let mut deploy = harness.begin(&["deploy", "staging"]);
+    let mut said = BufReader::new(deploy.stderr.take().expect("a pipe"));
+    let mut heard = String::new();
+    let mut hears = |wanted: &str| {
+        let from = heard.len();
+        while !heard[from..].contains(wanted) {
+            assert_ne!(said.read_line(&mut heard).expect("readable"), 0, "{heard}");
+        }
+    };
+    hears("test/unit | tests");
+    harness.kill_server();
+    hears("waiting up to 60 s for a server");
+    harness.start();
+    hears("the server is back: run-1 goes on");
+    std::fs::write(&built, "").expect("written");
+    hears("ro-1 migrating");
+    harness.kill_server();
+    hears("waiting up to 60 s for a server");
+    harness.start();
+    hears("the server is back: ro-1 goes on");
+    std::fs::write(&migrated, "").expect("written");
+    hears("moved the traffic");
+    said.read_to_string(&mut heard).expect("readable");
+    let ended = deploy.wait_with_output().expect("it ends");
+    assert_eq!(ended.status.code(), Some(0), "{heard}");
+    assert!(text(&ended.stdout).contains("r1 is live in staging"), "{ended:?}");
+    assert_eq!(heard.matches("test/unit | tests").count(), 1, "{heard}");
+    assert_eq!(harness.project.migrated("staging"), ["r1"]);
 }

@@ -20,7 +20,8 @@ use crate::client::Client;
   launchway deploy staging --timeout 10m    follow it for ten minutes at the most
 
 Ends with 0 when it is live, 1 when it failed, 3 when a gate refused it, 4 when it was rolled back, 5 when \
-it waits for approval, 6 when the time is over. Ctrl-C stops the watching, not the deployment.")]
+it waits for approval, 6 when the time is over. Ctrl-C stops the watching, not the deployment. If the server goes \
+away meanwhile, it is waited for, for a minute.")]
 pub struct Args {
     /// Where
     environment: EnvironmentName,

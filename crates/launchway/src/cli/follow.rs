@@ -1,28 +1,78 @@
 //! Follows a run or a rollout on standard error and says how it ended.
 
+mod lasting;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use domain::RunId;
 use domain::pipeline::{Outcome, Run, RunPhase, StepResult};
 use domain::rollout::{End, Evidence, Phase, Rollout};
+use domain::{RunId, StepName};
 
 use super::paint::{Paint, brief, line, span};
 use super::{Exit, Failure};
 use crate::client::Client;
-use crate::watch::{Moved, RolloutUpdate, RunUpdate};
+use crate::watch::{AT_ONCE, Moved, RolloutUpdate, RunUpdate};
+use lasting::{Lasting, Next};
 
 /// Lines of a log that are shown of a failure; `launchway logs` has the rest.
 const TAIL: usize = 20;
 
 /// Follows the run to its end.
 pub async fn run(client: &Client, id: &RunId) -> Result<Run, Failure> {
-    let mut feed = client.follow(&format!("/v1/runs/{id}/watch")).await?;
-    while let Some(update) = feed.next().await? {
-        if let Some(run) = show(update) {
-            return Ok(run);
+    let mut feed = Lasting::begin(client, format!("/v1/runs/{id}/watch"), id.as_str()).await?;
+    let mut told = Told::default();
+    loop {
+        match feed.next().await? {
+            Next::Again => told.again(),
+            Next::Update(update) if told.knows(&update) => {}
+            Next::Update(update) => {
+                if let Some(run) = show(update) {
+                    return Ok(run);
+                }
+            }
         }
     }
-    Err(lost(id.as_str()))
+}
+
+/// What was shown of a run: another server tells it from the beginning.
+#[derive(Default)]
+struct Told {
+    waits: Option<String>,
+    lines: BTreeMap<StepName, usize>,
+    /// Lines that come once more.
+    repeated: BTreeMap<StepName, usize>,
+    done: BTreeSet<StepName>,
+}
+
+impl Told {
+    fn again(&mut self) {
+        self.repeated.clone_from(&self.lines);
+        // Of these only the newest come once more, whichever they are.
+        self.repeated.retain(|_, lines| *lines < AT_ONCE);
+    }
+
+    /// Whether it was told before; from now on it was.
+    fn knows(&mut self, update: &RunUpdate) -> bool {
+        match update {
+            RunUpdate::Waiting { reason } => {
+                self.waits.replace(reason.clone()).as_ref() == Some(reason)
+            }
+            RunUpdate::Line { step, .. } if self.done.contains(step) => true,
+            RunUpdate::Line { step, .. } => match self.repeated.get_mut(step) {
+                Some(left @ 1..) => {
+                    *left -= 1;
+                    true
+                }
+                _ => {
+                    *self.lines.entry(step.clone()).or_default() += 1;
+                    false
+                }
+            },
+            RunUpdate::Step { step, .. } => !self.done.insert(step.clone()),
+            RunUpdate::Ended { .. } => false,
+        }
+    }
 }
 
 /// Shows one update; the run when it was the last.
@@ -129,10 +179,11 @@ pub enum Followed {
 
 /// Follows the rollout.
 pub async fn rollout(client: &Client, id: &str, until: Until) -> Result<Followed, Failure> {
-    let mut feed = client.follow(&format!("/v1/rollouts/{id}/watch")).await?;
+    let mut feed = Lasting::begin(client, format!("/v1/rollouts/{id}/watch"), id).await?;
     let mut phase_said = String::new();
-    let mut notes = Notes::default();
-    while let Some(update) = feed.next().await? {
+    let (mut notes, mut switches) = (Notes::default(), Vec::new());
+    loop {
+        let Next::Update(update) = feed.next().await? else { continue };
         match update {
             RolloutUpdate::At { approval: true, .. } => return Ok(Followed::Approval),
             RolloutUpdate::At { phase, hold, note, .. } => {
@@ -145,7 +196,9 @@ pub async fn rollout(client: &Client, id: &str, until: Until) -> Result<Followed
                     eprintln!("{id} {phase_said}: {}", line(&note));
                 }
             }
+            RolloutUpdate::Switched(moved) if switches.contains(&moved) => {}
             RolloutUpdate::Switched(moved) => {
+                switches.push(moved);
                 eprintln!("{id} {}", switched(&moved));
                 if until == Until::Back && moved.back {
                     return Ok(Followed::Back(moved));
@@ -154,7 +207,6 @@ pub async fn rollout(client: &Client, id: &str, until: Until) -> Result<Followed
             RolloutUpdate::Ended { rollout } => return Ok(Followed::Ended(rollout)),
         }
     }
-    Err(lost(id))
 }
 
 /// How long the switch took, and how long everything before it did.
@@ -223,17 +275,27 @@ pub fn show_evidence(evidence: &Evidence) {
     }
 }
 
-fn lost(what: &str) -> Failure {
-    Failure::new(
-        Exit::Failed,
-        format!("the server went away while {what} was followed"),
-        "start it again with `launchway server`: it goes on from there",
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_another_server_tells_once_more_is_shown_once() {
+        let name = |text: &str| text.parse::<StepName>().unwrap();
+        let line = |text: &str| RunUpdate::Line {
+            stage: domain::pipeline::Stage::Test,
+            step: name("unit"),
+            text: text.into(),
+        };
+        let waits = || RunUpdate::Waiting { reason: "run-1".into() };
+        let mut told = Told::default();
+        let first = [waits(), line("a"), line("a"), line("b")];
+        assert!(first.iter().all(|update| !told.knows(update)));
+        told.again();
+        let again = [waits(), line("a"), line("a"), line("b"), line("b"), line("c")];
+        let new: Vec<bool> = again.iter().map(|update| !told.knows(update)).collect();
+        assert_eq!(new, [false, false, false, false, true, true]);
+    }
 
     #[test]
     fn the_time_of_a_switch_is_not_that_of_the_queue_before_it() {
