@@ -1,4 +1,5 @@
-//! Removes what no release needs any more: images of containers, and files that were laid out to be mounted.
+//! Removes what no release needs any more: images of containers, and files that were laid out to be mounted. Ends commands
+//! that nobody waits for any more.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use domain::app::{App, number};
 use domain::config::EngineKind;
 use domain::release::Release;
 use domain::slot::ArtifactRef;
+use engine::{Abandoned, DockerEngine};
 
 use crate::control::Handle;
 use crate::pipeline::{Images, Needed};
@@ -48,6 +50,14 @@ pub async fn keep_house(world: Arc<World>, images: Arc<Images>, handle: Handle) 
                 tracing::warn!(%error, "cannot remove old mounts");
             }
         }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+/// Ends what `exec` of a killed server left inside of containers, as soon as Docker answers.
+pub async fn end_commands(docker: Arc<DockerEngine>, abandoned: Abandoned) {
+    while let Err(error) = docker.stop_abandoned(&abandoned).await {
+        tracing::warn!(%error, "commands that nobody waits for may still run");
         tokio::time::sleep(EVERY).await;
     }
 }

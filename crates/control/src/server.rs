@@ -10,7 +10,7 @@ use domain::app::{App, Event};
 use domain::certificate::{Pace, wishes};
 use domain::{CommitId, EnvironmentName, Identity};
 use engine::process::{ProcessConfig, ProcessEngine, ShimCommand, Unprivileged, lasting_port};
-use engine::{DockerConfig, DockerEngine, Engine, EngineError};
+use engine::{Abandoned, DockerConfig, DockerEngine, Engine, EngineError};
 use ipnet::IpNet;
 use store::{Lock, Store};
 use tokio_util::sync::CancellationToken;
@@ -61,6 +61,8 @@ pub struct Server {
     pub handle: Handle,
     pub world: Arc<World>,
     engine: Arc<ProcessEngine>,
+    /// What a server before this one left running inside of containers.
+    commands: (Arc<DockerEngine>, Abandoned),
     images: Arc<Images>,
     config: ServerConfig,
     control: Control<Performer>,
@@ -110,7 +112,8 @@ impl Server {
         let images = Arc::new(Images::new(&config.state));
         let docker = DockerConfig { state: config.state.clone(), socket: None };
         let docker = Arc::new(DockerEngine::connect(docker));
-        let engines: Arc<dyn Engine> = Arc::new(Engines::new(engine.clone(), docker));
+        let abandoned = docker.abandoned();
+        let engines: Arc<dyn Engine> = Arc::new(Engines::new(engine.clone(), docker.clone()));
         let pipeline = Pipeline::new(PipelineConfig {
             state: config.state.clone(),
             repository: config.project.clone(),
@@ -134,7 +137,8 @@ impl Server {
         };
         let performer = Arc::new(Performer::new(world.clone()));
         let (control, handle) = Control::open(store, performer).await?;
-        Ok(Self { handle, world, engine, images, config, control, lock, keeper })
+        let commands = (docker, abandoned);
+        Ok(Self { handle, world, engine, commands, images, config, control, lock, keeper })
     }
 
     /// What runs processes, for those who look closer than [`World::engine`] lets them.
@@ -148,7 +152,9 @@ impl Server {
         self.world.pipeline.sweep(&under_way(&self.handle.app())).await?;
         let keeper = Keeper::open(self.keeper, self.world.certificates.clone()).await?;
         let apps = self.handle.clone();
+        let (docker, abandoned) = self.commands;
         let watchers = [
+            tokio::spawn(housekeeping::end_commands(docker, abandoned)),
             tokio::spawn(keeper.run(move || wishes(&apps.app()))),
             tokio::spawn(branches::watch(self.world.clone(), self.handle.clone())),
             tokio::spawn(reconcile::reconcile(self.world.clone(), self.handle.clone())),

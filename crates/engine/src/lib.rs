@@ -36,7 +36,7 @@ use async_trait::async_trait;
 use domain::slot::{BackingSpec, Color, Exit, JobOutcome, JobSpec, SlotSpec, Snapshot, Usage};
 use domain::{EnvironmentName, ServiceName};
 
-pub use docker::{DockerConfig, DockerEngine};
+pub use docker::{Abandoned, DockerConfig, DockerEngine};
 pub use proc::ProcessRef;
 pub use process::{ProcessConfig, ProcessEngine, ShimCommand, UnitView, Unprivileged};
 pub use streams::{Input, Said, Streams};

@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::io::Read;
+
 use engine::docker::build::ImageBuilder;
 use engine::{DockerConfig, DockerEngine};
 use support::{Harness, text};
@@ -177,4 +179,47 @@ fn a_release_that_does_not_start_as_a_container_says_why_and_the_live_one_stays(
     harness.expect(0, &["down", "--with-data"]);
     harness.server_ended();
     assert_eq!(left_in_docker(&harness), Vec::<String>::new());
+}
+
+#[test]
+fn a_command_inside_of_a_container_whose_server_was_killed_is_ended_by_the_next() {
+    if !docker_answers() {
+        return;
+    }
+    let mut harness = Harness::new();
+    in_containers(&harness, "  staging: { engine: docker, branch: main, drain: 1s }\n", "");
+    harness.start();
+    harness.wait_for_live("staging", "The first in containers");
+    // No other process sleeps as long as this one.
+    let seconds = (900_000 + std::process::id()).to_string();
+    let script = format!("echo begun; sleep {seconds}");
+    let exec = || {
+        let mut exec = harness.begin(&["exec", "staging", "web", "--", "sh", "-c", &script]);
+        let mut begun = [0; 6];
+        exec.stdout.as_mut().expect("a pipe").read_exact(&mut begun).expect("a line");
+        exec
+    };
+    let left = exec();
+    harness.eventually("it sleeps", || sleeps(&seconds) == 1);
+    harness.kill_server();
+    assert_eq!(left.wait_with_output().expect("it ends").status.code(), Some(1));
+    assert_eq!(sleeps(&seconds), 1, "the Engine lets it run");
+    harness.start();
+    harness.eventually("it was ended", || sleeps(&seconds) == 0);
+    harness.expect(0, &["exec", "staging", "web", "--", "true"]);
+    let notes = harness.state.join("docker/staging/execs");
+    harness.eventually("nothing is noted any more", || {
+        std::fs::read_dir(&notes).is_ok_and(|mut notes| notes.next().is_none())
+    });
+    harness.expect(0, &["down", "--with-data"]);
+    harness.server_ended();
+    assert_eq!(left_in_docker(&harness), Vec::<String>::new());
+}
+
+/// How many processes sleep exactly so long, in whichever container.
+fn sleeps(seconds: &str) -> usize {
+    let wanted = ["sleep", seconds, ""].join("\0").into_bytes();
+    let processes = std::fs::read_dir("/proc").expect("readable").flatten();
+    let lines = processes.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    lines.filter(|line| *line == wanted).count()
 }

@@ -1,9 +1,9 @@
 //! A command inside of a container that runs.
 
 use std::convert::Infallible;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use bollard::Docker;
 use bollard::container::LogOutput;
 use bollard::errors::Error;
 use bollard::exec::StartExecResults;
@@ -11,21 +11,18 @@ use bollard::models::ExecConfig;
 use domain::slot::{Color, Exit};
 use domain::{EnvironmentName, ServiceName};
 use futures_util::{Stream, StreamExt};
-use nix::sys::signal::Signal;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc::Sender;
 
 use super::DockerEngine;
 use super::connect::{Trouble, is_conflict, is_missing};
 use super::labels;
+use super::running::{Inside, Running};
 use super::state::exit_of;
-use crate::proc::{self, ProcessRef, descendants};
 use crate::{EngineError, Input, Said, Streams};
 
 /// Long enough for a person at a shell, short enough to end what was forgotten.
 const LIMIT: Duration = Duration::from_secs(3600);
-/// For a command that is stopped, before it is killed.
-const GRACE: Duration = Duration::from_secs(5);
 /// Of the output of a command that is heard at its end only.
 const MOST: usize = 1 << 20;
 
@@ -55,7 +52,7 @@ impl DockerEngine {
             .ok_or_else(|| failed("it has no container; see `launchway status`".into()))?;
         let Streams { input, output } = streams;
         tokio::select! {
-            ran = self.exec_in(&id, command, Some(input), &output) => {
+            ran = self.exec_in(&id, command, Some(input), &output, Some(environment)) => {
                 ran.map_err(|trouble| failed(trouble.to_string()))
             }
             () = output.closed() => Err(failed("whoever asked for it went away".into())),
@@ -74,7 +71,7 @@ impl DockerEngine {
         let (to, mut from) = tokio::sync::mpsc::channel(1);
         let running = async {
             let to = to;
-            self.exec_in(id, command, None, &to).await
+            self.exec_in(id, command, None, &to, None).await
         };
         let hearing = async {
             let mut heard = Vec::new();
@@ -88,13 +85,15 @@ impl DockerEngine {
         Ok((ran?, heard))
     }
 
-    /// Runs it to its end, with something to read or without; what nobody waits for any more is stopped.
+    /// Runs it to its end, with something to read or without; what nobody waits for any more is stopped. What may
+    /// last is noted with its environment.
     async fn exec_in(
         &self,
         id: &str,
         command: &[String],
         input: Option<Input>,
         to: &Sender<Said>,
+        noted: Option<&EnvironmentName>,
     ) -> Result<Exit, Trouble> {
         let docker = self.docker().await?;
         let config = ExecConfig {
@@ -110,7 +109,9 @@ impl DockerEngine {
             ),
             error => self.trouble(error),
         })?;
-        let running = Running::of(&docker, &made.id, id);
+        let inside = Inside { exec: made.id.clone(), container: id.to_owned() };
+        let note = noted.and_then(|environment| self.note_command(environment, &inside));
+        let running = Running::of(&docker, inside, note);
         let started = docker.start_exec(&made.id, None).await;
         if let StartExecResults::Attached { output, input: theirs } =
             started.map_err(|error| self.trouble(error))?
@@ -127,56 +128,12 @@ impl DockerEngine {
         let seen = docker.inspect_exec(&made.id).await.map_err(|error| self.trouble(error))?;
         Ok(seen.exit_code.map_or(Exit::Unknown, exit_of))
     }
-}
 
-/// A command that is stopped if nobody waits for it any more. The Engine itself would let it run.
-struct Running {
-    docker: Docker,
-    exec: String,
-    container: String,
-    ended: bool,
-}
-
-impl Running {
-    fn of(docker: &Docker, exec: &str, container: &str) -> Self {
-        let (exec, container) = (exec.to_owned(), container.to_owned());
-        Self { docker: docker.clone(), exec, container, ended: false }
+    /// A command is run without a note too: on a full disk somebody may want to look around.
+    fn note_command(&self, environment: &EnvironmentName, inside: &Inside) -> Option<PathBuf> {
+        let kept = self.records.keep_exec(environment, inside);
+        kept.inspect_err(|error| tracing::warn!(%environment, %error, "cannot note a command")).ok()
     }
-
-    fn ended(mut self) {
-        self.ended = true;
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let (docker, exec) = (self.docker.clone(), std::mem::take(&mut self.exec));
-        let container = std::mem::take(&mut self.container);
-        if !self.ended
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            runtime.spawn(async move { stop(&docker, &exec, &container).await });
-        }
-    }
-}
-
-/// Stops the command and what it started, where the Engine is on this machine and we may: it has no call for that.
-async fn stop(docker: &Docker, exec: &str, container: &str) {
-    let Ok(seen) = docker.inspect_exec(exec).await else { return };
-    let pid = seen.pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0);
-    let Some(pid) = pid.filter(|_| seen.running == Some(true)) else { return };
-    // Else it is a pid of another machine's.
-    let inside = |pid: u32| {
-        let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup"));
-        groups.is_ok_and(|groups| groups.contains(container))
-    };
-    let family: Vec<u32> = [pid].into_iter().chain(descendants(pid, &proc::all())).collect();
-    let told: Vec<ProcessRef> =
-        family.into_iter().filter(|pid| inside(*pid)).filter_map(ProcessRef::of).collect();
-    told.iter().for_each(|process| proc::signal(process.pid, Signal::SIGTERM));
-    tokio::time::sleep(GRACE).await;
-    let left = told.iter().filter(|process| process.alive());
-    left.for_each(|process| proc::signal(process.pid, Signal::SIGKILL));
 }
 
 /// Passes on what it writes, to its end or while somebody listens.

@@ -5,7 +5,7 @@
 //! containers  a container in the API's words, and its life  networks volumes mounts images   what it needs
 //! slots       apply, remove, down                           state    what the Engine's words mean
 //! observe     looks, brings back, sweeps                    health   when a replica is ready;  ended: how often it ended
-//! backing     backing services and their first start        jobs     run once;  exec: inside of a replica
+//! backing     backing services and their first start        jobs     run once;  exec running: inside of a replica
 //! logs usage  what they say and use                         records  what is remembered on disk;  left: what is still there
 //! build/      images, from a folder to a digest               project/ a plain Compose project, for `launchway up`
 //!
@@ -15,6 +15,7 @@
 //!     slots/<color>.json             what was asked: the whole SlotSpec
 //!     backing/<service>.json         what was asked, its port, volumes that never held a ready server
 //!     jobs/<id>/                     job.json, outcome.json, log
+//!     execs/<id>.json                a command inside of a container that has not ended
 //!     logs/<color>.<service>.<n>     the last lines of a container that was removed
 //!     texts/                         secrets and configs, as files that are mounted
 //! ```
@@ -42,6 +43,7 @@ mod networks;
 mod observe;
 pub mod project;
 mod records;
+mod running;
 mod slots;
 mod state;
 mod usage;
@@ -57,6 +59,7 @@ use domain::slot::{BackingSpec, Color, Exit, JobOutcome, JobSpec, SlotSpec, Snap
 use domain::{EnvironmentName, ServiceName};
 
 pub use labels::{STATE as STATE_LABEL, state as state_label};
+pub use running::Abandoned;
 
 use self::connect::{Connection, Trouble};
 use self::health::Memory;

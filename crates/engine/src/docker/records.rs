@@ -12,6 +12,7 @@ use domain::{EnvironmentName, ServiceName, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
+use super::running::Inside;
 use crate::process::layout::file_name;
 use crate::unit::{read_json, write_json};
 
@@ -159,6 +160,25 @@ impl Records {
         outcome: &JobOutcome,
     ) -> io::Result<()> {
         write(&self.job(environment, id).join("outcome.json"), outcome)
+    }
+
+    /// Notes that a command begins inside of a container; whoever sees its end removes the note.
+    pub(super) fn keep_exec(
+        &self,
+        environment: &EnvironmentName,
+        inside: &Inside,
+    ) -> io::Result<PathBuf> {
+        let folder = self.environment(environment).join("execs");
+        let path = folder.join(file_name(&inside.exec)).with_extension("json");
+        write(&path, inside).map(|()| path)
+    }
+
+    /// The commands of all environments that are noted.
+    pub(super) fn execs(&self) -> Vec<(PathBuf, Inside)> {
+        let entries = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
+        let notes = entries(&self.folder).flat_map(|folder| entries(&folder.path().join("execs")));
+        let paths = notes.map(|note| note.path());
+        paths.filter_map(|path| read_json(&path).map(|inside| (path, inside))).collect()
     }
 
     /// The last lines of a container that was removed: `blue.web.0`, `backing.postgres`.
