@@ -109,7 +109,7 @@ impl Shim {
             before.filter(|s| s.digest == spec.digest && s.phase != Phase::Ended && !spec.once());
         let own = ProcessRef::of(std::process::id())
             .ok_or_else(|| io::Error::other("/proc does not know this process"))?;
-        let status = UnitStatus {
+        let mut status = UnitStatus {
             digest: spec.digest.clone(),
             boot: proc::boot(),
             shim: own,
@@ -122,6 +122,12 @@ impl Shim {
             last_words: same.as_ref().and_then(|s| s.last_words.clone()),
             started: None,
         };
+        // The kernel killed its command with it, and nobody saw that.
+        if same.is_some_and(|s| s.phase == Phase::Running && s.boot == status.boot) {
+            status.last_exit = Some(Exit::Unknown);
+            status.last_exit_at = Some(now());
+            status.note_crash(now(), tail::last_words(&unit));
+        }
         let mut shim = Self {
             unit,
             spec,

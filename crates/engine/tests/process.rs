@@ -81,6 +81,7 @@ async fn a_killed_shim_takes_its_replica_along_and_both_come_back_once() {
     assert!(old.iter().all(|pid| !alive(*pid)), "something of before still runs");
     assert_eq!((home.shims().len(), home.processes().len()), (1, 2));
     assert_eq!((second.restarts, &second.endpoint), (1, &first.endpoint));
+    assert_eq!(second.ends.as_ref().and_then(|ends| ends.exit), Some(Exit::Unknown));
     engine.apply(&spec).await.unwrap();
     assert_eq!(until_ready(&engine, Color::Blue, "web").await, second);
     engine.down(&staging(), true).await.unwrap();

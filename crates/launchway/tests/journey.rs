@@ -271,6 +271,37 @@ fn a_release_that_does_not_start_leaves_its_evidence_and_the_old_one_live() {
 }
 
 #[test]
+fn a_supervisor_that_is_killed_while_a_release_starts_is_named_as_the_cause() {
+    let mut harness = Harness::new();
+    let go = harness.state.with_file_name("go");
+    let app = std::fs::read_to_string(harness.project.folder.join("web/app.py")).expect("readable");
+    let wait = format!("import time\nwhile not os.path.exists({go:?}): time.sleep(0.02)\n");
+    harness.project.write("web/app.py", &app.replace("host = ", &format!("{wait}host = ")));
+    harness.project.save("Starts slowly");
+    harness.start();
+    let shim = || {
+        let status = harness.status();
+        let replica = &status["environments"][0]["slots"][0]["replicas"][0];
+        // Its command runs already.
+        replica["pid"].as_u64().and(replica["shim_pid"].as_u64())
+    };
+    harness.eventually("the replica starts", || shim().is_some());
+    let shim = u32::try_from(shim().expect("a pid")).expect("a pid");
+    // Nobody looks while it is away, so only what comes after it can tell.
+    harness.kill_server();
+    support::signal(shim, Signal::SIGKILL);
+    std::fs::write(&go, "").expect("written");
+    harness.start();
+    let end = || {
+        let status = harness.status();
+        status["environments"][0]["last"]["end"].as_str().map(str::to_owned)
+    };
+    harness.eventually("the release has failed", || end().is_some());
+    let end = end().expect("it ended");
+    assert!(end.contains("web 0 ended unseen, its supervisor was killed"), "{end}");
+}
+
+#[test]
 fn what_a_service_said_that_never_started_is_found_where_nothing_is_live() {
     let mut harness = Harness::new();
     harness.project.write("web/app.py", "import sys\nsys.exit('no port for me')\n");

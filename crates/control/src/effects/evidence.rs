@@ -1,7 +1,7 @@
 //! Gathers what a failure leaves behind.
 
 use domain::rollout::Evidence;
-use domain::slot::{ReplicaState, SlotStatus};
+use domain::slot::{Exit, ProbeRecord, ReplicaState, ReplicaStatus, SlotStatus};
 
 use super::Job;
 
@@ -15,8 +15,8 @@ pub async fn of_slot(job: &Job<'_>, status: &SlotStatus, why: &str) -> Evidence 
     for (service, replicas) in &status.services {
         for replica in replicas {
             let name = format!("{service} {}", replica.index);
-            if let Some(cause) = cause(&replica.state) {
-                causes.push((rank(&replica.state), format!("{name} {cause}")));
+            if let Some((rank, cause)) = cause(replica) {
+                causes.push((rank, format!("{name} {cause}")));
             }
             match &replica.state {
                 ReplicaState::Starting { transcript } | ReplicaState::Unready { transcript } => {
@@ -26,7 +26,8 @@ pub async fn of_slot(job: &Job<'_>, status: &SlotStatus, why: &str) -> Evidence 
                     evidence.logs.insert(name.clone(), tail.clone());
                     continue;
                 }
-                ReplicaState::Ready => continue,
+                ReplicaState::Ready if end_before(replica).is_none() => continue,
+                ReplicaState::Ready => {}
             }
             let source = engine::LogSource::Replica {
                 slot: job.rollout.candidate.unwrap_or(domain::Color::Blue),
@@ -55,28 +56,37 @@ pub async fn differs(job: &Job<'_>) -> Vec<String> {
     changed.unwrap_or_else(|error| vec![format!("unknown: {error}")])
 }
 
-fn rank(state: &ReplicaState) -> u8 {
-    match state {
-        ReplicaState::Exited { .. } => 0,
-        ReplicaState::Unready { .. } => 1,
-        ReplicaState::Starting { .. } => 2,
-        ReplicaState::Ready => 3,
+/// How the replica ended before it was started again, as far as that is known: what it does now is not why.
+pub fn end_before(replica: &ReplicaStatus) -> Option<Exit> {
+    replica.ends.as_ref().filter(|_| replica.restarts > 0)?.exit
+}
+
+/// What is the matter with a replica; the lower the number, the likelier is it what is the matter with all.
+fn cause(replica: &ReplicaStatus) -> Option<(u8, String)> {
+    let ended = |exit: Exit, tail: &[String]| {
+        let last = tail.iter().rev().find(|line| !line.trim().is_empty());
+        let last = last.map_or(String::new(), |line| format!("; it last said: {line}"));
+        (0, format!("{}{last}", exit.predicate()))
+    };
+    let before = || {
+        let said = replica.ends.as_ref().and_then(|ends| ends.said.clone());
+        end_before(replica).map(|exit| ended(exit, &Vec::from_iter(said)))
+    };
+    match &replica.state {
+        ReplicaState::Exited { exit, tail } => Some(ended(*exit, tail)),
+        ReplicaState::Ready => before(),
+        ReplicaState::Unready { transcript } => {
+            before().or_else(|| Some((1, not_ready(transcript))))
+        }
+        ReplicaState::Starting { transcript } => {
+            before().or_else(|| Some((2, not_ready(transcript))))
+        }
     }
 }
 
-fn cause(state: &ReplicaState) -> Option<String> {
-    match state {
-        ReplicaState::Ready => None,
-        ReplicaState::Exited { exit, tail } => {
-            let last = tail.iter().rev().find(|line| !line.trim().is_empty());
-            let last = last.map_or(String::new(), |line| format!("; it last said: {line}"));
-            Some(format!("{}{last}", exit.predicate()))
-        }
-        ReplicaState::Starting { transcript } | ReplicaState::Unready { transcript } => {
-            let Some(probe) = transcript.last() else { return Some("was never probed".into()) };
-            // The rest of it is among the probes.
-            let answer = probe.answer.lines().next().unwrap_or_default();
-            Some(format!("is not ready: {} was answered with: {answer}", probe.request))
-        }
-    }
+fn not_ready(transcript: &[ProbeRecord]) -> String {
+    let Some(probe) = transcript.last() else { return "was never probed".into() };
+    // The rest of it is among the probes.
+    let answer = probe.answer.lines().next().unwrap_or_default();
+    format!("is not ready: {} was answered with: {answer}", probe.request)
 }

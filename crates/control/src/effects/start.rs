@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use domain::Color;
 use domain::rollout::{Evidence, RolloutEvent};
-use domain::slot::{ReplicaState, SlotSpec, SlotStatus};
+use domain::slot::{Exit, ReplicaState, SlotSpec, SlotStatus};
 
 use super::{Effect, Job, evidence};
 use crate::world::endpoints;
@@ -63,16 +63,24 @@ fn ended(status: &SlotStatus) -> bool {
     replicas.any(|r| r.restarts > 0) || tells_how(status)
 }
 
-/// What became of a process is known only until it is started again.
+/// What became of a process is shown best until it is started again. That its supervisor was killed does not happen again.
 fn tells_how(status: &SlotStatus) -> bool {
     let mut replicas = status.services.values().flatten();
-    replicas.any(|r| matches!(r.state, ReplicaState::Exited { .. }))
+    replicas.any(|replica| {
+        matches!(replica.state, ReplicaState::Exited { .. })
+            || evidence::end_before(replica) == Some(Exit::Unknown)
+    })
 }
 
 fn waiting_for(status: &SlotStatus) -> String {
     let mut replicas = status.services.iter().flat_map(|(s, all)| all.iter().map(move |r| (s, r)));
-    let unready = replicas.find(|(_, replica)| replica.state != ReplicaState::Ready);
-    let Some((service, replica)) = unready else { return "all replicas are ready".into() };
+    let unready = replicas.clone().find(|(_, replica)| replica.state != ReplicaState::Ready);
+    let Some((service, replica)) = unready else {
+        let ended = replicas.find_map(|(s, r)| Some((s, r.index, evidence::end_before(r)?)));
+        return ended.map_or("all replicas are ready".into(), |(service, index, exit)| {
+            format!("{service} {index} {} before it was ready", exit.predicate())
+        });
+    };
     match &replica.state {
         ReplicaState::Starting { transcript } | ReplicaState::Unready { transcript } => {
             let answer = transcript.last().map_or("not probed yet", |probe| &probe.answer);
