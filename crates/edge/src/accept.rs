@@ -8,6 +8,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use domain::route::Reason;
+use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -17,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
+use crate::body::ClientBody;
 use crate::fast::{self, Outcome};
 use crate::guard::{Guard, State};
 use crate::headers::Client;
@@ -155,7 +158,9 @@ where
     let guard = Guard::new(stream, held, state.clone(), &worker.shared.limits);
     let mut stop = worker.shared.stop.subscribe();
     let connection = Rc::new(Connection { worker, arrival, state: state.clone() });
-    let service = service_fn(move |request| handle(connection.clone(), request));
+    let service = service_fn(move |request: Request<Incoming>| {
+        handle(connection.clone(), request.map(ClientBody::Http1))
+    });
     let serving = http1::Builder::new()
         .max_buf_size(BUFFER)
         .serve_connection(TokioIo::new(guard), service)
@@ -172,12 +177,17 @@ where
         tracing::debug!(%error, "client connection ended");
     }
     if state.refused.load(Ordering::Relaxed) {
-        // Its own time is the bound; how it ends does not matter.
-        let _ = timeout(LINGER, linger(&tcp)).await;
+        linger(&tcp).await;
     }
 }
 
-async fn linger(stream: &Stream) -> io::Result<()> {
+/// Ends a connection whose client may still be sending.
+pub async fn linger(stream: &Stream) {
+    // Its own time is the bound; how it ends does not matter.
+    let _ = timeout(LINGER, drain(stream)).await;
+}
+
+async fn drain(stream: &Stream) -> io::Result<()> {
     stream.close_write()?;
     let mut buffer = [0; 4096];
     let mut left = LINGER_BYTES;

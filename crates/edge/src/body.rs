@@ -14,9 +14,10 @@ use domain::route::Reason;
 
 use crate::closing::Ended;
 use crate::facts::Flight;
-use crate::fast::{Alarm, Reply};
+use crate::fast::Alarm;
 use crate::files::{FileBody, Gzipped};
 use crate::guard::Busy;
+use crate::http2;
 use crate::limits::Limited;
 use crate::pool::Lease;
 use crate::replica::Load;
@@ -24,6 +25,41 @@ use crate::upstream_h2;
 use crate::worker::Worker;
 
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The body of a request, as it comes from a client.
+pub enum ClientBody {
+    Http1(Incoming),
+    Http2(http2::Body),
+}
+
+impl Body for ClientBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Http1(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Self::Http2(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(body) => body.size_hint(),
+            Self::Http2(body) => body.size_hint(),
+        }
+    }
+}
 
 /// The body of a request to a replica.
 pub enum Outgoing {
@@ -88,7 +124,7 @@ impl Patience {
     fn is_over(&mut self, cx: &Context<'_>) -> bool {
         let worker = &self.worker;
         let alarm = self.alarm.get_or_insert_with(|| {
-            let alarm = worker.fast.alarm(cx);
+            let alarm = worker.fast.timers.alarm(cx);
             alarm.set(worker.shared.limits.idle);
             alarm
         });
@@ -108,7 +144,6 @@ pub enum Held {
 enum Content {
     Bytes(Full<Bytes>),
     Upstream(Incoming, Option<Held>),
-    Reply(Box<Reply>),
     /// The trailers of a call that was ended early.
     Trailers(Option<HeaderMap>),
     File(FileBody),
@@ -138,10 +173,6 @@ impl Answer {
 
     pub fn upstream(worker: &Rc<Worker>, body: Incoming, held: Held, flight: Flight) -> Self {
         Self::patient(Content::Upstream(body, Some(held)), Some(flight), Patience::of(worker))
-    }
-
-    pub fn reply(worker: &Rc<Worker>, body: Reply, flight: Flight) -> Self {
-        Self::patient(Content::Reply(Box::new(body)), Some(flight), Patience::of(worker))
     }
 
     pub fn file(body: FileBody, flight: Flight) -> Self {
@@ -217,9 +248,6 @@ impl Body for Answer {
         let mut polled = match &mut this.content {
             Content::Bytes(full) => Pin::new(full).poll_frame(cx).map_err(|never| match never {}),
             Content::Upstream(body, _) => Pin::new(body).poll_frame(cx).map_err(Into::into),
-            Content::Reply(reply) => {
-                reply.poll_next(cx).map(|read| read.map(|read| read.map_err(Into::into)))
-            }
             Content::Trailers(trailers) => {
                 Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
             }
@@ -266,7 +294,6 @@ impl Body for Answer {
         match &self.content {
             Content::Bytes(full) => full.is_end_stream(),
             Content::Upstream(body, _) => body.is_end_stream(),
-            Content::Reply(reply) => reply.is_end(),
             Content::Trailers(trailers) => trailers.is_none(),
             Content::File(file) => file.left() == 0,
             // Known when it was asked for one piece too many.
@@ -278,7 +305,6 @@ impl Body for Answer {
         match &self.content {
             Content::Bytes(full) => full.size_hint(),
             Content::Upstream(body, _) => body.size_hint(),
-            Content::Reply(reply) => reply.size_hint(),
             Content::Trailers(_) => SizeHint::default(),
             Content::File(file) => SizeHint::with_exact(file.left()),
             Content::Gzipped(_) => SizeHint::default(),

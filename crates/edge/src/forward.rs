@@ -10,7 +10,7 @@ use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
 use tokio::time::timeout;
 
-use crate::body::{Answer, Held, Outgoing};
+use crate::body::{Answer, ClientBody, Held, Outgoing};
 use crate::comeback::Waits;
 use crate::facts::{self, Flight};
 use crate::headers;
@@ -32,7 +32,7 @@ pub async fn forward(
     route: &Route,
     replicas: &[Arc<Replica>],
     client: &headers::Client,
-    mut request: Request<Incoming>,
+    mut request: Request<ClientBody>,
     mut flight: Flight,
 ) -> Result<Response<Answer>, (Flight, StatusCode)> {
     let leaving = leaves_http(&request);
@@ -82,7 +82,7 @@ pub async fn forward(
 }
 
 /// Whether the guard let the connection become a tunnel with this request: the two must agree.
-pub fn leaves_http(request: &Request<Incoming>) -> bool {
+pub fn leaves_http(request: &Request<ClientBody>) -> bool {
     request.version() == Version::HTTP_11
         && headers::wants_upgrade(request.headers())
         && request.body().is_end_stream()
@@ -94,7 +94,7 @@ fn is_event_stream(headers: &HeaderMap) -> bool {
 }
 
 fn outgoing(
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
     client: &headers::Client,
     leaving: bool,
     meter: Meter,

@@ -50,7 +50,6 @@ mod ids;
 mod limits;
 mod lines;
 mod live;
-mod pace;
 mod pause;
 mod pick;
 mod pool;

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::body::BodyError;
+use crate::body::{BodyError, ClientBody};
 use crate::facts::Meter as Counted;
 
 /// The open connections of one worker, counted by client address. As many entries as connections at most.
@@ -162,7 +162,7 @@ impl Progress {
 
 /// A client's body within its limits.
 pub struct Limited {
-    body: Incoming,
+    body: ClientBody,
     meter: Meter,
     counted: Counted,
     progress: Rc<Progress>,
@@ -174,7 +174,7 @@ pub struct Limited {
 
 impl Limited {
     pub fn new(
-        body: Incoming,
+        body: ClientBody,
         meter: Meter,
         counted: Counted,
         progress: Rc<Progress>,
@@ -234,7 +234,7 @@ impl Body for Limited {
                     Err(cut) => this.cut(cut),
                 }
             }
-            Poll::Ready(end) => Poll::Ready(end.map(|end| end.map_err(Into::into))),
+            Poll::Ready(end) => Poll::Ready(end),
         }
     }
 

@@ -161,6 +161,11 @@ fn visible_until(bytes: &[u8], mut at: usize) -> usize {
     at + span_of(&bytes[at..], VISIBLE)
 }
 
+/// Whether `bytes` can be a value.
+pub fn is_visible(bytes: &[u8]) -> bool {
+    visible_until(bytes, 0) == bytes.len()
+}
+
 /// How many of the first bytes are of the class.
 pub fn span_of(bytes: &[u8], class: u8) -> usize {
     bytes.iter().position(|byte| !is(*byte, class)).unwrap_or(bytes.len())

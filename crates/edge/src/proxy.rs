@@ -9,15 +9,14 @@ use std::time::Instant;
 use domain::route::{Reason, Verb};
 use http::header::{ACCEPT, CONNECTION, HOST, HeaderName, USER_AGENT};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 
 use crate::accept::Arrival;
 use crate::access_log::{AccessLog, Line, Parts};
-use crate::body::Answer;
+use crate::body::{Answer, ClientBody};
 use crate::elsewhere;
 use crate::error_page::{Style, page};
 use crate::facts::Flight;
-use crate::fast;
 use crate::files::{self, Folders};
 use crate::forward::{self, leaves_http};
 use crate::guard::{Busy, State};
@@ -38,10 +37,10 @@ pub struct Connection {
 /// Answers one request. There is always an answer.
 pub async fn handle(
     connection: Rc<Connection>,
-    mut request: Request<Incoming>,
+    mut request: Request<ClientBody>,
 ) -> Result<Response<Answer>, Infallible> {
     let busy = Busy::on(connection.state.clone());
-    let mut id = headers::identify(
+    let id = headers::identify(
         request.headers_mut(),
         &connection.arrival.client,
         &connection.worker.ids,
@@ -65,11 +64,9 @@ pub async fn handle(
     if last || moves {
         connection.state.refused.store(true, Ordering::Relaxed);
     }
-    if stays || last || moves {
+    if (stays || last || moves) && !http2 {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    // Never the same twice: it would only push others out of the table by which HTTP/2 compresses fields.
-    id.set_sensitive(http2);
     response.headers_mut().insert(headers::REQUEST_ID, id);
     Ok(response.map(|body| body.keeping(busy)))
 }
@@ -86,7 +83,7 @@ fn last(mut response: Response<Answer>) -> Response<Answer> {
 
 async fn answer(
     connection: &Connection,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
     id: &HeaderValue,
     line: &mut Option<Line>,
 ) -> Response<Answer> {
@@ -145,15 +142,7 @@ async fn answer(
         }
         Target::Replicas(replicas) => {
             let client = &connection.arrival.client;
-            let sent = if fast::takes(worker, &request) {
-                match fast::carry(worker, replicas, client, &request, &mut flight).await {
-                    Ok(answered) => Ok(answered.into_response(worker, flight)),
-                    Err(status) => Err((flight, status)),
-                }
-            } else {
-                // Large: whoever goes the other way needs no room for it.
-                Box::pin(forward::forward(worker, &route, replicas, client, request, flight)).await
-            };
+            let sent = forward::forward(worker, &route, replicas, client, request, flight).await;
             sent.unwrap_or_else(|(mut flight, status)| {
                 if Cut::is_behind(status) {
                     return cut(flight, status);
@@ -165,7 +154,7 @@ async fn answer(
     }
 }
 
-fn refused(worker: &Worker, request: &Request<Incoming>, id: &HeaderValue) -> Response<Answer> {
+fn refused(worker: &Worker, request: &Request<ClientBody>, id: &HeaderValue) -> Response<Answer> {
     let status = request.uri().path().trim_start_matches('/').parse().ok();
     let status = status.and_then(|code| StatusCode::from_u16(code).ok());
     let status = status.unwrap_or(StatusCode::BAD_REQUEST);
@@ -181,7 +170,7 @@ fn refused(worker: &Worker, request: &Request<Incoming>, id: &HeaderValue) -> Re
 fn log_line(
     log: Arc<AccessLog>,
     connection: &Connection,
-    request: &Request<Incoming>,
+    request: &Request<ClientBody>,
     id: &HeaderValue,
 ) -> Line {
     let headers = request.headers();

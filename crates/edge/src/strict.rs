@@ -208,17 +208,6 @@ fn request_target(method: &[u8], target: &[u8]) -> Result<Option<(usize, usize)>
     if ambiguous(path) { Err(Refusal::Malformed) } else { Ok(authority) }
 }
 
-/// Checks the path of a request of HTTP/2, where it comes apart from the host.
-pub fn check_path(method: &[u8], path: &[u8]) -> Result<(), Refusal> {
-    if path.len() > MAX_TARGET {
-        return Err(Refusal::TargetTooLong);
-    }
-    if path != b"*" && !path.starts_with(b"/") {
-        return Err(Refusal::Malformed);
-    }
-    request_target(method, path).map(|_| ())
-}
-
 /// Whether `value` can be the host of a request: a name or an address, with or without one port.
 pub fn is_host(value: &[u8]) -> bool {
     if !(1..=255).contains(&value.len()) || !all(value, HOST) {
@@ -464,21 +453,27 @@ impl Chunks {
 
     /// Takes bytes of the body; returns how many belong to it, and whether it ended there.
     pub fn advance(&mut self, bytes: &[u8]) -> Result<(usize, bool), Refusal> {
-        self.take(bytes, |_, _| {})
+        self.take(bytes, usize::MAX, |_, _| {})
     }
 
-    /// The same; `sink` gets what is in the chunks, and the lines of the trailers with the empty one behind them.
+    /// The same for at most `most` bytes of what is in the chunks; `sink` gets that, and the lines of the trailers
+    /// with the empty one behind them.
     pub fn take(
         &mut self,
         bytes: &[u8],
+        mut most: usize,
         mut sink: impl FnMut(Part, &[u8]),
     ) -> Result<(usize, bool), Refusal> {
         let mut at = 0;
         while at < bytes.len() {
             if let ChunkState::Data(left) = self.state {
-                let step = left.min((bytes.len() - at) as u64);
+                if most == 0 {
+                    break;
+                }
+                let step = left.min((bytes.len() - at).min(most) as u64);
                 sink(Part::Data, &bytes[at..at + step as usize]);
                 at += step as usize;
+                most -= step as usize;
                 self.data = self.data.saturating_add(step);
                 self.state = match left - step {
                     0 => ChunkState::DataCr,

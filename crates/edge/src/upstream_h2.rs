@@ -25,13 +25,28 @@ use crate::body::Outgoing;
 use crate::comeback::Waits;
 use crate::config::Limits;
 use crate::facts::Flight;
-use crate::http2::{HEAD, Local, SEND_BUFFER, STREAM_WINDOW, WINDOW};
+use crate::http2::{STREAM_WINDOW, WINDOW};
 use crate::pick::pick;
 use crate::replica::{Fault, Load, Replica};
+use crate::strict::MAX_HEAD;
 use crate::worker::Worker;
 
 /// How many replicas one request may reach for.
 const TRIES: u32 = 2;
+/// Bytes that wait to be sent to a replica, per request.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// hyper's tasks stay on their worker.
+#[derive(Clone, Copy)]
+struct Local;
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for Local {
+    fn execute(&self, task: F) {
+        tokio::task::spawn_local(async move {
+            task.await;
+        });
+    }
+}
 
 /// One worker's shared connections, by replica.
 pub struct Streams {
@@ -75,7 +90,7 @@ impl Streams {
             .initial_connection_window_size(WINDOW)
             .initial_stream_window_size(STREAM_WINDOW)
             .max_send_buf_size(SEND_BUFFER)
-            .max_header_list_size(HEAD)
+            .max_header_list_size(MAX_HEAD as u32)
             .handshake(TokioIo::new(stream));
         let (sender, connection) = handshake.await.map_err(|_| Fault::ConnectFailed)?;
         tokio::task::spawn_local(async move {

@@ -1,5 +1,5 @@
-//! A request without a body that came over HTTP/2: hyper speaks with the client, we with the replica, over the
-//! connections and with the framing of the fast path.
+//! A request without a body that came over HTTP/2, on its way to a replica: with the connections and the framing of
+//! the fast path.
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -8,87 +8,41 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use domain::route::Reason;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
-use hyper::body::{Body as _, Incoming};
 
+use super::admit::Admitted;
 use super::buffers::{Buffer, SIZE, held};
 use super::outbox::poll_write;
 use super::reply::Reply;
-use super::request::write_fields;
-use super::response::{Answer, read_fields};
+use super::response::{Answer, Head, read_with};
 use super::timers::Alarm;
 use super::upstreams::Upstream;
-use crate::body;
 use crate::comeback::Waits;
 use crate::facts::Flight;
-use crate::headers::Client;
+use crate::live::Target;
 use crate::pick::{Attempts, others};
 use crate::replica::Replica;
-use crate::upstream_h2::is_grpc;
 use crate::worker::Worker;
 
-/// Whether [`carry`] is for this request. Those with a body go through hyper, which sends and receives at once.
-pub fn takes(worker: &Worker, request: &Request<Incoming>) -> bool {
-    let plain = request.version() == Version::HTTP_2 && request.body().is_end_stream();
-    plain && worker.shared.limits.fast && !is_grpc(request)
+/// An answer whose head was passed on.
+pub struct Answered {
+    pub status: u16,
+    /// It is an event stream.
+    pub events: bool,
+    pub reply: Reply,
 }
 
-/// Sends `request` to one of `replicas` and reads the head of the answer; the status of the error page if none
-/// answered.
+/// Sends the request to a replica and reads the head of the answer, which `pass` gets; the reason if none answered.
 pub async fn carry(
     worker: &Rc<Worker>,
-    replicas: &[Arc<Replica>],
-    client: &Client,
-    request: &Request<Incoming>,
+    admitted: &Admitted,
     flight: &mut Flight,
-) -> Result<Answered, StatusCode> {
-    let method = request.method();
-    let mut head = worker.fast.buffers.head();
-    write_fields(request, client, &mut head);
-    let call = Call {
-        worker,
-        replicas,
-        head: &head,
-        is_head: method == Method::HEAD,
-        repeatable: matches!(*method, Method::GET | Method::HEAD),
-    };
-    let answered = call.send(flight).await;
-    worker.fast.buffers.give_head(head);
-    answered.map_err(|reason| {
-        flight.because(reason);
-        StatusCode::from_u16(reason.status()).unwrap_or(StatusCode::BAD_GATEWAY)
-    })
-}
-
-/// An answer whose head was read.
-pub struct Answered {
-    status: u16,
-    events: bool,
-    fields: HeaderMap,
-    reply: Reply,
-}
-
-impl Answered {
-    /// For the client, with its body.
-    pub fn into_response(self, worker: &Rc<Worker>, mut flight: Flight) -> Response<body::Answer> {
-        let Self { status, events, fields, mut reply } = self;
-        let body = if let Some(bytes) = reply.whole() {
-            flight.answered_whole(status);
-            body::Answer::bytes(bytes, Some(flight))
-        } else {
-            flight.answered(status);
-            let cut = events.then(|| worker.ended(flight.service()));
-            let body = body::Answer::reply(worker, reply, flight);
-            match cut {
-                Some(cut) => body.stream(cut),
-                None => body,
-            }
-        };
-        let mut response = Response::new(body);
-        *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
-        *response.headers_mut() = fields;
-        response
-    }
+    pass: &dyn Fn(&Head, &[u8], &Answer),
+) -> Result<Answered, Reason> {
+    let route = flight.route().clone();
+    let Target::Replicas(replicas) = &route.target else { return Err(Reason::NoReplica) };
+    let Admitted { head, is_head, repeatable, .. } = admitted;
+    let call = Call { worker, replicas, head, is_head: *is_head, repeatable: *repeatable, pass };
+    call.send(flight).await
 }
 
 struct Call<'a> {
@@ -99,6 +53,7 @@ struct Call<'a> {
     is_head: bool,
     /// It may be sent again when nothing came back.
     repeatable: bool,
+    pass: &'a dyn Fn(&Head, &[u8], &Answer),
 }
 
 /// The request under way on one connection.
@@ -118,7 +73,7 @@ struct Attempt {
 
 /// How an attempt ended.
 enum End {
-    Answer(Answer, HeaderMap),
+    Answer(Answer),
     /// The connection ended without a byte of an answer.
     Unanswered,
     Hangs,
@@ -165,12 +120,12 @@ impl Call<'_> {
             self.watch(&alarm);
             let end = poll_fn(|cx| self.poll(&mut attempt, replica, &alarm, cx)).await;
             let reason = match end {
-                End::Answer(answer, fields) => {
+                End::Answer(answer) => {
                     let Attempt { upstream, buffer, written, .. } = attempt;
                     let Answer { status, body, keep, events, .. } = answer;
                     let keep = keep && written == self.head.len();
                     let reply = Reply::new(self.worker, upstream, buffer, body, keep);
-                    return Ok(Answered { status, events, fields, reply });
+                    return Ok(Answered { status, events, reply });
                 }
                 End::Failed(reason) => {
                     self.worker.fast.buffers.drop(&mut attempt.buffer);
@@ -276,12 +231,12 @@ impl Call<'_> {
                 Poll::Pending => return Poll::Pending,
             }
             while !held(&attempt.buffer).is_empty() {
-                match read_fields(held(&attempt.buffer), self.is_head) {
-                    Ok(Some((answer, fields))) => {
+                match read_with(held(&attempt.buffer), self.is_head, self.pass) {
+                    Ok(Some(answer)) => {
                         buffers.consume(&mut attempt.buffer, answer.length);
                         // An interim answer is for us; the final one follows it.
                         if answer.status >= 200 {
-                            return Poll::Ready(End::Answer(answer, fields));
+                            return Poll::Ready(End::Answer(answer));
                         }
                     }
                     Ok(None) if held(&attempt.buffer).len() < SIZE => break,

@@ -6,22 +6,17 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use domain::route::Verb;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::admit::{Admitted, admit};
 use super::buffers::{Buffer, held};
 use super::exchange::{Exchange, Request};
-use super::log_line::log_line;
-use super::request;
 use super::timers::Alarm;
 use super::upload::Upload;
 use super::{Fast, Outcome};
 use crate::accept::Arrival;
-use crate::elsewhere;
-use crate::limits;
 use crate::lines::Lines;
-use crate::live::{Route, Target, acquire_if, host_name};
-use crate::strict::{Framing, Head, MAX_HEAD, head_length, parse};
+use crate::strict::{Head, MAX_HEAD, head_length, parse};
 use crate::worker::Worker;
 
 pub struct Connection<'a, S> {
@@ -146,45 +141,15 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         }
     }
 
-    /// Takes a plain request on, with its head rewritten; `None` if it is for hyper.
+    /// Takes a plain request on; `None` if it is for hyper.
     fn admit(&mut self, head: &Head) -> Option<Request> {
-        let bytes = held(&self.input);
-        let (method, target) = (head.method.of(bytes), head.target.of(bytes));
-        let asks_for_more = head.upgrade || head.expect || method == b"TRACE";
-        if !head.one_one || !head.origin_form || asks_for_more {
-            return None;
-        }
-        let host = host_name(std::str::from_utf8(head.host.of(bytes)).ok()?);
-        let path = target.split(|b| *b == b'?').next().unwrap_or_default();
-        let path = std::str::from_utf8(path).ok()?;
-        let shared = &self.worker.shared;
-        if elsewhere::concerns(shared, self.arrival, &host, path) {
-            return None;
-        }
-        let fits = |route: &Route| fits(route, head.framing);
-        let acquired = acquire_if(&shared.live, self.worker.index, &host, path, fits);
-        let mut flight = acquired.ok()??;
-        flight.asked(Verb::of(method));
-        let mut out = self.fast().buffers.head();
-        let client = &self.arrival.client;
-        let written = request::write(head, bytes, client, &self.worker.ids, &mut out);
-        if let Some(log) = &shared.access_log {
-            let id = &out[written.id.clone()];
-            flight.logged(log_line(log.clone(), head, bytes, client, &out, id));
-        }
-        let is_head = method == b"HEAD";
-        let upload = Upload::new(head.framing, flight.route().max_body, shared.limits.idle);
-        let repeatable = (is_head || method == b"GET") && upload.received();
+        let (admitted, flight) =
+            admit(self.worker, self.arrival, head, held(&self.input), "HTTP/1.1")?;
+        let Admitted { head: out, id, is_head, repeatable, close } = admitted;
+        let idle = self.worker.shared.limits.idle;
+        let upload = Upload::new(head.framing, flight.route().max_body, idle);
         self.fast().buffers.consume(&mut self.input, head.length);
-        Some(Request {
-            head: out,
-            id: written.id,
-            is_head,
-            repeatable,
-            close: written.close,
-            upload,
-            flight: Some(flight),
-        })
+        Some(Request { head: out, id, is_head, repeatable, close, upload, flight: Some(flight) })
     }
 
     /// Whether the client left, as far as can be seen. Reads ahead, but never more than one buffer.
@@ -223,14 +188,4 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         let alarm = &self.alarm;
         poll_fn(|cx| if alarm.went_off() { Poll::Ready(()) } else { poll_end(cx) }).await;
     }
-}
-
-/// Whether the fast path answers requests of this framing to `route`.
-fn fits(route: &Route, framing: Framing) -> bool {
-    let size = match framing {
-        Framing::Length(length) => limits::fits(length, route.max_body),
-        Framing::Chunked => true,
-        Framing::Tunnel => false,
-    };
-    size && matches!(route.target, Target::Replicas(_))
 }

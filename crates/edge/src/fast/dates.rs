@@ -14,14 +14,21 @@ pub struct Dates {
 impl Dates {
     /// Appends the field as a line of a head.
     pub fn write(&self, into: &mut Vec<u8>) {
+        self.with(|date| {
+            for part in [b"date: ", date, b"\r\n"] {
+                into.extend_from_slice(part);
+            }
+        });
+    }
+
+    /// Gives `take` the value of the field.
+    pub fn with(&self, take: impl FnOnce(&[u8])) {
         let now = Timestamp::now();
         if self.second.replace(now.as_second()) != now.as_second() {
             // Every date of our time can be written so.
             let text = DateTimePrinter::new().timestamp_to_rfc9110_string(&now);
             *self.text.borrow_mut() = text.unwrap_or_default();
         }
-        into.extend_from_slice(b"date: ");
-        into.extend_from_slice(self.text.borrow().as_bytes());
-        into.extend_from_slice(b"\r\n");
+        take(self.text.borrow().as_bytes());
     }
 }

@@ -13,6 +13,7 @@ const TRACE_LENGTH: usize = 55;
 /// `head` is that of a request, in `bytes`; `out` is what its replica gets, with its request `id`.
 pub fn log_line(
     log: Arc<AccessLog>,
+    protocol: &'static str,
     head: &Head,
     bytes: &[u8],
     client: &Client,
@@ -41,5 +42,5 @@ pub fn log_line(
         path: head.target.of(bytes),
         user_agent,
     };
-    LogLine::new(log, "HTTP/1.1", parts)
+    LogLine::new(log, protocol, parts)
 }

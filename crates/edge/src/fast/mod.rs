@@ -8,9 +8,9 @@
 //! Plain is: HTTP/1.1, a path, no wish for more than an answer, and replicas to answer it. Everything else,
 //! whatever is refused included, belongs to hyper, so that there is one place for each kind of answer.
 //! Nothing here allocates for a request: heads and bodies pass through buffers that the worker lends. Requests that
-//! come over HTTP/2 without a body are hyper's as far as the client goes; they are [`carry`]ed over the same
-//! connections to replicas.
+//! come over HTTP/2 without a body are admitted in the same way, and [`carry`]ed over the same connections to replicas.
 
+mod admit;
 mod buffers;
 mod call;
 mod connection;
@@ -27,7 +27,6 @@ mod upload;
 mod upstreams;
 
 use std::rc::Rc;
-use std::task::Context;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -36,21 +35,22 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::accept::Arrival;
 use crate::config::Limits;
 use crate::worker::Worker;
-use buffers::Buffers;
-pub use call::{carry, takes};
+pub use admit::{Admitted, admit};
+pub use buffers::{Buffer, Buffers, held};
+pub use call::{Answered, carry};
 use connection::Connection;
 use dates::Dates;
-pub use reply::Reply;
+pub use reply::{Broken, Reply, Taken};
 pub use timers::Alarm;
 use timers::Timers;
 use upstreams::Upstreams;
 
 /// One worker's part of the fast path.
 pub struct Fast {
-    buffers: Buffers,
+    pub buffers: Buffers,
     upstreams: Upstreams,
-    timers: Rc<Timers>,
-    dates: Dates,
+    pub timers: Rc<Timers>,
+    pub dates: Dates,
 }
 
 /// How a connection left the fast path.
@@ -64,11 +64,6 @@ pub enum Outcome<S> {
 }
 
 impl Fast {
-    /// An alarm for the task of `cx`, far away.
-    pub fn alarm(&self, cx: &Context<'_>) -> Alarm {
-        self.timers.alarm(cx)
-    }
-
     pub fn new(limits: &Limits) -> Self {
         Self {
             buffers: Buffers::default(),

@@ -1,12 +1,9 @@
-//! The body of a replica's answer for a client that speaks HTTP/2: its own framing is taken off.
+//! The body of a replica's answer without the framing of HTTP/1, for a client that speaks HTTP/2.
 
-use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use hyper::body::{Frame, SizeHint};
 
 use super::buffers::{Buffer, held};
 use super::response::Body;
@@ -29,6 +26,21 @@ pub struct Reply {
     lines: Vec<u8>,
 }
 
+/// The replica did not send all of its answer, or framed it oddly.
+#[derive(Debug)]
+pub struct Broken;
+
+/// How far [`Reply::take`] came.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// All of the body.
+    All,
+    /// All that is here; more will come.
+    Here,
+    /// As much as was wanted.
+    Enough,
+}
+
 impl Reply {
     /// `buffer` holds what came behind the head.
     pub fn new(
@@ -41,99 +53,91 @@ impl Reply {
         let worker = worker.clone();
         let mut reply =
             Self { worker, upstream: Some(upstream), buffer, body, keep, lines: Vec::new() };
-        if matches!(reply.body, Body::Done) {
+        if reply.is_over() {
             reply.finish();
         }
         reply
     }
 
-    /// All of it, if it is here already.
-    pub fn whole(&mut self) -> Option<Bytes> {
+    /// Whether all of the body was taken.
+    pub fn is_over(&self) -> bool {
+        matches!(self.body, Body::Done)
+    }
+
+    /// Whether all of it is here already.
+    pub fn is_here(&self) -> bool {
         match &self.body {
-            Body::Done => Some(Bytes::new()),
-            Body::Length(left) if *left <= held(&self.buffer).len() as u64 => self.take().ok(),
-            _ => None,
+            Body::Done => true,
+            Body::Length(left) => *left <= held(&self.buffer).len() as u64,
+            Body::Chunked(_) | Body::UntilClose => false,
         }
     }
 
-    pub fn is_end(&self) -> bool {
-        matches!(self.body, Body::Done) && self.lines.is_empty()
-    }
-
-    pub fn size_hint(&self) -> SizeHint {
-        match &self.body {
-            Body::Done => SizeHint::with_exact(0),
-            Body::Length(left) => SizeHint::with_exact(*left),
-            Body::Chunked(_) | Body::UntilClose => SizeHint::default(),
+    /// Resolves when there is something to [`Reply::take`]; only to be asked when there is nothing.
+    pub fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        let Some(upstream) = &mut self.upstream else { return Poll::Ready(Err(Broken)) };
+        let buffers = &self.worker.fast.buffers;
+        match ready!(buffers.poll_fill(&mut upstream.stream, &mut self.buffer, cx)) {
+            Ok(1..) => {}
+            Ok(0) if matches!(self.body, Body::UntilClose) => self.body = Body::Done,
+            Ok(0) | Err(_) => return Poll::Ready(Err(Broken)),
         }
+        Poll::Ready(Ok(()))
     }
 
-    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        loop {
-            if matches!(self.body, Body::Done) {
-                return Poll::Ready(self.trailers().transpose());
-            }
-            if !held(&self.buffer).is_empty() {
-                let data = self.take()?;
-                if !data.is_empty() {
-                    return Poll::Ready(Some(Ok(Frame::data(data))));
-                }
-                continue;
-            }
-            let Some(upstream) = &mut self.upstream else { return Poll::Ready(Some(Err(early()))) };
-            let buffers = &self.worker.fast.buffers;
-            match ready!(buffers.poll_fill(&mut upstream.stream, &mut self.buffer, cx)) {
-                Ok(1..) => {}
-                Ok(0) if matches!(self.body, Body::UntilClose) => self.body = Body::Done,
-                Ok(0) => return Poll::Ready(Some(Err(early()))),
-                Err(error) => return Poll::Ready(Some(Err(error))),
-            }
-        }
-    }
-
-    /// What the buffer holds of the body; nothing if it holds framing only.
-    fn take(&mut self) -> io::Result<Bytes> {
+    /// Appends what is here of the body, at most `most` bytes.
+    pub fn take(&mut self, most: usize, into: &mut Vec<u8>) -> Result<Taken, Broken> {
         let bytes = held(&self.buffer);
-        let (taken, data, over) = match &mut self.body {
-            Body::Done => (0, Bytes::new(), true),
+        let (taken, over) = match &mut self.body {
+            Body::Done => return Ok(Taken::All),
             Body::Length(left) => {
-                let taken = (*left).min(bytes.len() as u64) as usize;
+                let taken = (*left).min(bytes.len().min(most) as u64) as usize;
                 *left -= taken as u64;
-                (taken, Bytes::copy_from_slice(&bytes[..taken]), *left == 0)
+                into.extend_from_slice(&bytes[..taken]);
+                (taken, *left == 0)
             }
             Body::Chunked(chunks) => {
-                let (mut data, lines) = (Vec::with_capacity(bytes.len()), &mut self.lines);
+                let lines = &mut self.lines;
                 let sink = |part, bytes: &[u8]| match part {
-                    Part::Data => data.extend_from_slice(bytes),
+                    Part::Data => into.extend_from_slice(bytes),
                     Part::Trailers => lines.extend_from_slice(bytes),
                 };
-                let (taken, over) = chunks.take(bytes, sink).map_err(|_| odd())?;
-                (taken, data.into(), over)
+                chunks.take(bytes, most, sink).map_err(|_| Broken)?
             }
-            Body::UntilClose => (bytes.len(), Bytes::copy_from_slice(bytes), false),
+            Body::UntilClose => {
+                let taken = bytes.len().min(most);
+                into.extend_from_slice(&bytes[..taken]);
+                (taken, false)
+            }
         };
         self.worker.fast.buffers.consume(&mut self.buffer, taken);
         if over {
             self.body = Body::Done;
             self.finish();
+            return Ok(Taken::All);
         }
-        Ok(data)
+        Ok(if held(&self.buffer).is_empty() { Taken::Here } else { Taken::Enough })
     }
 
-    /// The trailers, once, if there are any.
-    fn trailers(&mut self) -> io::Result<Option<Frame<Bytes>>> {
+    /// What follows the body, once, if anything does.
+    pub fn trailers(&mut self) -> Result<Option<HeaderMap>, Broken> {
         let lines = std::mem::take(&mut self.lines);
         let mut trailers = HeaderMap::new();
         let mut at = 0;
-        while let Next::Field(line) = next(&lines, at).map_err(|_| odd())? {
+        while let Next::Field(line) = next(&lines, at).map_err(|_| Broken)? {
             at = line.place().end;
-            let name = HeaderName::from_bytes(line.name(&lines)).map_err(|_| odd())?;
-            let value = HeaderValue::from_bytes(line.value(&lines)).map_err(|_| odd())?;
+            let name = HeaderName::from_bytes(line.name(&lines)).map_err(|_| Broken)?;
+            let value = HeaderValue::from_bytes(line.value(&lines)).map_err(|_| Broken)?;
             if !ends_in_answer(name.as_str().as_bytes()) {
                 trailers.append(name, value);
             }
         }
-        Ok((!trailers.is_empty()).then(|| Frame::trailers(trailers)))
+        Ok((!trailers.is_empty()).then_some(trailers))
+    }
+
+    /// Whether something follows the body.
+    pub fn has_trailers(&self) -> bool {
+        !self.lines.is_empty()
     }
 
     /// All was read: the connection serves the next request, if nothing is left on it.
@@ -156,12 +160,4 @@ impl Drop for Reply {
     fn drop(&mut self) {
         self.worker.fast.buffers.drop(&mut self.buffer);
     }
-}
-
-fn early() -> io::Error {
-    io::Error::new(io::ErrorKind::UnexpectedEof, "the replica did not send all of its answer")
-}
-
-fn odd() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "the replica's answer is oddly framed")
 }

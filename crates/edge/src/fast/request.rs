@@ -2,10 +2,6 @@
 
 use std::ops::Range;
 
-use http::header::{CONTENT_LENGTH, HOST};
-use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request};
-
 use crate::headers::{Claims, Client, Rule, is_sane_id, is_trace, may_be_named};
 use crate::ids::Ids;
 use crate::lines::Line;
@@ -55,47 +51,6 @@ pub fn write(head: &Head, bytes: &[u8], client: &Client, ids: &Ids, into: &mut V
     let id = start..into.len();
     into.extend_from_slice(b"\r\n\r\n");
     Written { id, close: options.close }
-}
-
-/// Writes the head of a request that came over HTTP/2 into `into`; it has its id and its trace already, and no
-/// body.
-pub fn write_fields<B>(request: &Request<B>, client: &Client, into: &mut Vec<u8>) {
-    let target = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
-    let method = request.method().as_str();
-    for part in [method, " ", target, " HTTP/1.1\r\n"] {
-        into.extend_from_slice(part.as_bytes());
-    }
-    let (mut claims, mut trailers) = (Claims::default(), false);
-    for (name, value) in request.headers() {
-        let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
-        match Rule::of(name) {
-            Rule::Keep | Rule::RequestId | Rule::Trace | Rule::TraceState => {}
-            Rule::Hearsay if client.is_trusted() => {}
-            Rule::Te => {
-                trailers |= value.eq_ignore_ascii_case(b"trailers");
-                continue;
-            }
-            Rule::Claim(claim) => {
-                claims.add(claim, value);
-                continue;
-            }
-            Rule::Drop | Rule::Connection | Rule::Hearsay => continue,
-        }
-        for part in [name, b": ", value, b"\r\n"] {
-            into.extend_from_slice(part);
-        }
-    }
-    // Said aloud where a body is usual (RFC 9110, 8.6).
-    let usual = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
-    if usual && !request.headers().contains_key(CONTENT_LENGTH) {
-        into.extend_from_slice(b"content-length: 0\r\n");
-    }
-    if trailers {
-        into.extend_from_slice(TRAILERS);
-    }
-    let host = request.headers().get(HOST).map_or(&b""[..], HeaderValue::as_bytes);
-    client.write(&claims, host, into);
-    into.extend_from_slice(b"\r\n");
 }
 
 /// The answer may have trailers, as far as this hop goes.

@@ -2,8 +2,6 @@
 
 use std::mem::MaybeUninit;
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
 use httparse::{ParserConfig, Response};
 
 use crate::headers::{ends_in_answer, may_be_named};
@@ -63,14 +61,19 @@ pub fn read(bytes: &[u8], asked: Asked<'_>, into: &mut Vec<u8>) -> Result<Option
     })
 }
 
-/// The same, with its fields as HTTP/2 takes them. `is_head`: the request was a HEAD.
-pub fn read_fields(bytes: &[u8], is_head: bool) -> Result<Option<(Answer, HeaderMap)>, Garbled> {
-    let mut fields = HeaderMap::new();
-    let answer = parse(bytes, |head, bytes| {
-        fields = head.fields(bytes)?;
-        head.answer(is_head)
-    })?;
-    Ok(answer.map(|answer| (answer, fields)))
+/// The same for another form than HTTP/1: `pass` gets the final head. `is_head`: the request was a HEAD.
+pub fn read_with(
+    bytes: &[u8],
+    is_head: bool,
+    pass: impl Fn(&Head, &[u8], &Answer),
+) -> Result<Option<Answer>, Garbled> {
+    parse(bytes, |head, bytes| {
+        let answer = head.answer(is_head)?;
+        if answer.status >= 200 {
+            pass(head, bytes, &answer);
+        }
+        Ok(answer)
+    })
 }
 
 fn parse(
@@ -119,7 +122,7 @@ fn line(name: &[u8], value: &[u8], into: &mut Vec<u8>) {
 }
 
 /// A head, and what its fields say.
-struct Head<'l> {
+pub struct Head<'l> {
     status: u16,
     minor: u8,
     /// With the empty line.
@@ -235,22 +238,15 @@ impl<'l> Head<'l> {
         into.extend_from_slice(b"\r\n");
     }
 
-    /// The fields that go on.
-    fn fields(&self, bytes: &[u8]) -> Result<HeaderMap, Garbled> {
-        // One place in memory for all values.
-        let shared = Bytes::copy_from_slice(&bytes[..self.end]);
-        // Room for those that we add.
-        let mut fields = HeaderMap::with_capacity(self.lines.len() + 2);
-        for line in self.lines {
-            let name = line.name(bytes);
-            if self.ends(name, bytes) {
-                continue;
-            }
-            let name = HeaderName::from_bytes(name).map_err(|_| Garbled)?;
-            let value = HeaderValue::from_maybe_shared(shared.slice(line.value_span().range()));
-            fields.append(name, value.map_err(|_| Garbled)?);
+    /// Gives `field` the name and value of each field that goes on.
+    pub fn each(&self, bytes: &[u8], mut field: impl FnMut(&[u8], &[u8])) {
+        for line in self.lines.iter().filter(|line| !self.ends(line.name(bytes), bytes)) {
+            field(line.name(bytes), line.value(bytes));
         }
-        Ok(fields)
+    }
+
+    pub fn has_date(&self) -> bool {
+        self.date
     }
 
     /// Whether a field goes no further.
