@@ -323,6 +323,39 @@ mod tests {
         prop::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
     }
 
+    /// A field without compression, or the number of one.
+    fn field() -> impl Strategy<Value = Vec<u8>> {
+        let text = |text: &str| [&[text.len() as u8], text.as_bytes()].concat();
+        let names = [
+            ":method",
+            ":scheme",
+            ":authority",
+            ":path",
+            ":x",
+            "host",
+            "cookie",
+            "te",
+            "content-length",
+            "transfer-encoding",
+            "x-a",
+            "X-A",
+            "x a",
+        ];
+        let values =
+            ["GET", "https", "tea", "/a?b", "/ x", "trailers", "7", "0", "a=b", "", "a\r\nb: c"];
+        let literal = (
+            prop::sample::select(&[0x00_u8, 0x10, 0x40][..]),
+            prop::sample::select(names.to_vec()),
+            prop::sample::select(values.to_vec()),
+        );
+        prop_oneof![
+            3 => literal.prop_map(move |(kind, name, value)| {
+                [vec![kind], text(name), text(value)].concat()
+            }),
+            2 => prop::sample::select(&[0x82_u8, 0x83, 0x84, 0x87, 0x90, 0xbe, 0xbf][..]).prop_map(|n| vec![n]),
+        ]
+    }
+
     /// Mostly right: what is let through must be reached often enough to be compared.
     fn heads() -> impl Strategy<Value = Vec<u8>> {
         pieces().prop_map(|odd| {
@@ -385,6 +418,16 @@ mod tests {
             )
         ) {
             super::frames(&bytes);
+        }
+
+        #[test]
+        fn compressed_fields_make_one_head_or_none(
+            bytes in prop_oneof![
+                prop::collection::vec(any::<u8>(), 0..60),
+                prop::collection::vec(field(), 0..20).prop_map(|fields| fields.concat())
+            ]
+        ) {
+            super::fields(&bytes);
         }
 
         #[test]

@@ -87,6 +87,8 @@ pub async fn tend(worker: Rc<Worker>) {
     const SWEEP: Duration = Duration::from_secs(1);
     let fast = &worker.fast;
     let mut stop = worker.shared.stop.subscribe();
+    let mut replaced = worker.shared.replaced.subscribe();
+    let mut told = false;
     let mut ticks = interval(fast.timers.tick());
     let mut sweeps = interval(SWEEP);
     for interval in [&mut ticks, &mut sweeps] {
@@ -97,6 +99,10 @@ pub async fn tend(worker: Rc<Worker>) {
             _ = ticks.tick() => fast.timers.advance(),
             _ = sweeps.tick() => fast.upstreams.sweep(fast.timers.now()),
             _ = stop.wait_for(|stop| *stop), if !fast.timers.stopping() => fast.timers.stop(),
+            _ = replaced.wait_for(Option::is_some), if !told => {
+                told = true;
+                fast.timers.wake_all();
+            }
         }
     }
 }

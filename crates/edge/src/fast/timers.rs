@@ -84,6 +84,11 @@ impl Timers {
     /// Tells everybody that the edge stops.
     pub fn stop(&self) {
         self.stopping.set(true);
+        self.wake_all();
+    }
+
+    /// Has everybody look around.
+    pub fn wake_all(&self) {
         for entry in self.list.borrow().iter() {
             entry.waker.wake_by_ref();
         }

@@ -35,6 +35,8 @@ pub struct Connection<S> {
     quiet_since: Option<u64>,
     /// The client was asked for a sign of life.
     pinged: bool,
+    /// Something was written and may not be on its way.
+    unflushed: bool,
     /// No room is kept for the next request.
     tidy: bool,
 }
@@ -94,6 +96,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             head_since: None,
             quiet_since: None,
             pinged: false,
+            unflushed: false,
             tidy: true,
         }
     }
@@ -209,10 +212,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         let mut state = self.link.state.borrow_mut();
         let now = self.link.service.worker.fast.timers.now();
-        if state.waiting() == 0 {
-            self.took = now;
-            return Poll::Ready(Ok(()));
-        }
+        self.unflushed |= state.waiting() > 0;
         while state.waiting() > 0 {
             let sent = Pin::new(&mut self.stream).poll_write(cx, &state.out[state.written..]);
             match ready!(sent)? {
@@ -223,7 +223,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         state.out.clear();
         state.written = 0;
-        Pin::new(&mut self.stream).poll_flush(cx)
+        if self.unflushed {
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        self.took = now;
+        Poll::Ready(Ok(()))
     }
 
     /// Does what is due, and says how long it is until something else may be.
@@ -236,7 +241,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         let (open, waiting) = {
             let state = link.state.borrow();
-            (state.open() > 0, state.waiting() > 0)
+            (state.open() > 0, state.waiting() > 0 || self.unflushed)
         };
         let mut clock = Clock { now, next: shared.limits.idle };
         // A client that does not take what it is sent is as good as gone.

@@ -333,7 +333,8 @@ impl State {
             return;
         }
         let given = self.streams.iter().filter(|stream| stream.turn).count();
-        let frames = ROOM.saturating_sub(self.waiting()).div_ceil(LARGEST);
+        let room = ROOM.saturating_sub(self.waiting()).min(self.window as usize);
+        let frames = room.div_ceil(LARGEST);
         for _ in given..frames {
             let Some((id, waker)) = self.turns.pop_front() else { return };
             if let Some(at) = self.at(id) {
@@ -437,13 +438,15 @@ impl State {
         Ok(length)
     }
 
+    /// Whether the client sent all of its request.
+    pub fn has_ended(&self, id: u32) -> bool {
+        self.at(id).is_some_and(|at| self.streams[at].ended)
+    }
+
     /// Takes what follows a body.
     pub fn trailers(&mut self, id: u32, trailers: HeaderMap) -> Result<(), Fault> {
         let Some(at) = self.at(id) else { return Ok(()) };
         let stream = &mut self.streams[at];
-        if stream.ended {
-            return Err(Fault::Stream(id, Code::StreamClosed));
-        }
         stream.ended = true;
         let Some(upload) = &mut stream.upload else { return Ok(()) };
         if upload.left.is_some_and(|left| left > 0) {

@@ -169,10 +169,14 @@ impl Receiver {
     /// A whole block of fields: the head of a request, or what follows its body.
     fn fields(&mut self, link: &Rc<Link>, id: u32, ends: bool, block: &[u8]) -> Result<(), Fault> {
         let unreadable = |_| Fault::Connection(Code::Compression);
-        let (known, open, cut) = {
+        let (known, open, ended, cut) = {
             let state = link.state.borrow();
-            (id <= state.last, state.is_open(id), state.was_cut(id))
+            (id <= state.last, state.is_open(id), state.has_ended(id), state.was_cut(id))
         };
+        if ended {
+            self.decoder.decode(block, |_, _| {}).map_err(unreadable)?;
+            return Err(Fault::Stream(id, Code::StreamClosed));
+        }
         if open {
             let mut trailers = Trailers::default();
             self.decoder

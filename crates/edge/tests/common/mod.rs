@@ -1,6 +1,7 @@
 //! What the edge's tests share: a backend that says who it is, a client, tables.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod frames;
 pub mod grpc;
 pub mod tls;
 

@@ -9,8 +9,8 @@ use edge::Limits;
 use http::{HeaderMap, Method, Request};
 use http_body_util::BodyExt;
 use hyper::body::Frame;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::common::frames::*;
 use crate::common::grpc::GrpcBackend;
 use crate::common::tls::*;
 use crate::common::*;
@@ -252,24 +252,6 @@ async fn what_is_refused_in_http_1_is_refused_in_http_2() {
     assert_eq!(streams.get(HOST, "/").await.text(), "tea");
 }
 
-/// A frame: length, type, flags, stream, content.
-fn frame(kind: u8, flags: u8, stream: u32, content: &[u8]) -> Vec<u8> {
-    let mut frame = (content.len() as u32).to_be_bytes()[1..].to_vec();
-    frame.extend([kind, flags]);
-    frame.extend(stream.to_be_bytes());
-    frame.extend(content);
-    frame
-}
-
-/// A field that is not indexed, without Huffman coding.
-fn field(name: &str, value: &str) -> Vec<u8> {
-    let mut field = vec![0, name.len() as u8];
-    field.extend(name.as_bytes());
-    field.push(value.len() as u8);
-    field.extend(value.as_bytes());
-    field
-}
-
 #[tokio::test]
 async fn fields_of_one_connection_reset_the_stream() {
     let (backend, (edge, authority)) = (Backend::start("tea").await, secured(&[HOST]).await);
@@ -285,33 +267,11 @@ async fn fields_of_one_connection_reset_the_stream() {
         (":status", "200"),
     ];
     for (name, value) in odd {
-        let config = authority.client(&["h2"], false);
-        let mut stream = connect(edge.https(), &config, HOST).await.unwrap();
-        let fields = [
-            field(":method", "GET"),
-            field(":scheme", "https"),
-            field(":authority", HOST),
-            field(":path", "/"),
-            field(name, value),
-        ];
-        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-        bytes.extend(frame(4, 0, 0, &[]));
-        bytes.extend(frame(1, 5, 1, &fields.concat()));
-        stream.write_all(&bytes).await.unwrap();
-        // RST_STREAM, or the end of the connection.
-        loop {
-            let mut head = [0; 9];
-            if stream.read_exact(&mut head).await.is_err() {
-                break;
-            }
-            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-            let mut content = vec![0; length as usize];
-            stream.read_exact(&mut content).await.unwrap();
-            assert_ne!(head[3], 1, "{name} was answered");
-            if head[3] == 3 || head[3] == 7 {
-                break;
-            }
-        }
+        let mut client = Framed::open(&edge, &authority, &[]).await;
+        let fields = [head("GET", "/"), field(name, value)].concat();
+        client.send(HEADERS, WHOLE, 1, &fields).await;
+        let reset = client.find(RST_STREAM).await;
+        assert_eq!((reset.stream, reset.number(0)), (1, PROTOCOL_ERROR), "{name}");
     }
     assert_eq!(backend.requests(), 0);
 }
@@ -320,25 +280,12 @@ async fn fields_of_one_connection_reset_the_stream() {
 async fn a_client_that_resets_what_it_asks_for_is_sent_away() {
     let (backend, (edge, authority)) = (Backend::start("tea").await, secured(&[HOST]).await);
     edge.client.publish(&simple(1, &[&backend])).await.unwrap();
-    let config = authority.client(&["h2"], false);
-    let mut stream = connect(edge.https(), &config, HOST).await.unwrap();
-    let fields = [
-        field(":method", "GET"),
-        field(":scheme", "https"),
-        field(":authority", HOST),
-        field(":path", "/hold"),
-    ];
-    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-    bytes.extend(frame(4, 0, 0, &[]));
+    let mut client = Framed::open(&edge, &authority, &[]).await;
     for n in 0..2000 {
-        bytes.extend(frame(1, 5, 2 * n + 1, &fields.concat()));
-        bytes.extend(frame(3, 0, 2 * n + 1, &8u32.to_be_bytes()));
+        client.get(2 * n + 1, "/hold").await;
+        client.send(RST_STREAM, 0, 2 * n + 1, &8u32.to_be_bytes()).await;
     }
-    // It may be cut off in the middle.
-    let _ = stream.write_all(&bytes).await;
-    let mut answer = Vec::new();
-    let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer));
-    let _ = read.await.expect("the client may go on");
+    assert_eq!(client.goaway().await, ENHANCE_YOUR_CALM);
     assert!(backend.requests() < 500, "{} requests reached the replica", backend.requests());
     let mut session = Session::open(edge.address).await;
     assert_eq!(session.get(HOST, "/").await.text(), "tea");

@@ -8,6 +8,7 @@ mod fast;
 mod files;
 mod hostile;
 mod http2;
+mod http2_frames;
 mod http2_replicas;
 mod limits;
 mod pause;
