@@ -105,6 +105,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub async fn serve(&mut self) -> End {
         let end = poll_fn(|cx| self.poll(cx)).await;
         self.link.state.borrow_mut().remove_all();
+        self.link.service.worker.fast.buffers.drop(&mut self.input);
         if let End::Fault(code) = end {
             let mut state = self.link.state.borrow_mut();
             let last = state.last;

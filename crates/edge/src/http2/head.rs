@@ -131,7 +131,10 @@ impl<'a> Reader<'a> {
                 return Err(Malformed);
             }
             b"te" if value != b"trailers" => return Err(Malformed),
-            b"host" => return Ok(self.host(value)),
+            b"host" => {
+                self.host(value);
+                return Ok(());
+            }
             b"cookie" => {
                 // HTTP/2 may send it in crumbs; a server that speaks HTTP/1 gets it whole (RFC 9113, 8.2.3).
                 let cookies = &mut self.scratch.cookies;

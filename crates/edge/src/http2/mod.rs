@@ -3,7 +3,7 @@
 //! ```text
 //!   connection: frames ──► receive ──► head: as HTTP/1.1 would say it ──► answer, a task for each stream
 //!        ▲                    │                                             │ plain: fast::carry
-//!        └──── link: streams, windows, what is to be sent ◄─────────────────┘ else:  proxy::handle
+//!        └──── link, streams: windows, turns, what is sent ◄─────────────────┘ else:  proxy::handle
 //! ```
 //!
 //! Each stream is one request and routed by itself: at a switch a connection has nothing to move. WebSocket
@@ -18,6 +18,7 @@ mod head;
 pub mod hpack;
 mod link;
 mod receive;
+mod streams;
 mod taker;
 
 use std::rc::Rc;

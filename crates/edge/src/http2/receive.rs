@@ -9,7 +9,8 @@ use super::answer::answer;
 use super::frame::{self, Code, Head, LARGEST, LARGEST_WINDOW, flag, kind, setting};
 use super::head::{Asked, Reader, Scratch};
 use super::hpack::Decoder;
-use super::link::{Fault, Link, State};
+use super::link::Link;
+use super::streams::{Fault, State};
 use super::{BLOCK, GOODBYE, STREAMS};
 use crate::lines::{TOKEN, all, is_visible};
 
