@@ -14,11 +14,11 @@ use domain::route::Reason;
 
 use crate::closing::Ended;
 use crate::facts::Flight;
-use crate::fast::Alarm;
 use crate::files::{FileBody, Gzipped};
 use crate::guard::Busy;
 use crate::http2;
 use crate::limits::Limited;
+use crate::patience::Patience;
 use crate::pool::Lease;
 use crate::replica::Load;
 use crate::upstream_h2;
@@ -103,33 +103,9 @@ pub struct Answer {
     busy: Option<Busy>,
     /// Ends a stream early, when its slot lost the traffic and the time is over.
     cut: Option<Ended>,
-    /// How long is waited for the replica; a stream may be quiet for as long as it likes.
+    /// With the replica; a stream may be quiet for as long as it likes. What the client does not take is not asked for,
+    /// and not waited for here.
     patience: Option<Patience>,
-}
-
-/// Whether a replica has stalled in the middle of its answer. What the client does not take is not asked for,
-/// and not waited for here.
-struct Patience {
-    worker: Rc<Worker>,
-    /// Set while something of the answer is waited for.
-    alarm: Option<Alarm>,
-}
-
-impl Patience {
-    fn of(worker: &Rc<Worker>) -> Option<Self> {
-        Some(Self { worker: worker.clone(), alarm: None })
-    }
-
-    /// Whether nothing came for the idle limit. Wakes the task when it is so.
-    fn is_over(&mut self, cx: &Context<'_>) -> bool {
-        let worker = &self.worker;
-        let alarm = self.alarm.get_or_insert_with(|| {
-            let alarm = worker.fast.timers.alarm(cx);
-            alarm.set(worker.shared.limits.idle);
-            alarm
-        });
-        alarm.went_off()
-    }
 }
 
 /// What an answer of a replica keeps until its end.
@@ -172,7 +148,8 @@ impl Answer {
     }
 
     pub fn upstream(worker: &Rc<Worker>, body: Incoming, held: Held, flight: Flight) -> Self {
-        Self::patient(Content::Upstream(body, Some(held)), Some(flight), Patience::of(worker))
+        let patience = Patience::new(worker);
+        Self::patient(Content::Upstream(body, Some(held)), Some(flight), Some(patience))
     }
 
     pub fn file(body: FileBody, flight: Flight) -> Self {
@@ -260,7 +237,7 @@ impl Body for Answer {
         };
         if let Some(patience) = &mut this.patience {
             match &polled {
-                Poll::Ready(_) => patience.alarm = None,
+                Poll::Ready(_) => patience.restore(),
                 Poll::Pending if this.cut.is_none() && patience.is_over(cx) => {
                     polled =
                         Poll::Ready(Some(Err(io::Error::from(io::ErrorKind::TimedOut).into())));

@@ -50,6 +50,7 @@ mod ids;
 mod limits;
 mod lines;
 mod live;
+mod patience;
 mod pause;
 mod pick;
 mod pool;

@@ -3,32 +3,29 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use domain::route::Reason;
 use http::header::{CONTENT_LENGTH, DATE};
-use http::uri::PathAndQuery;
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
-};
-use hyper::body::{Body as _, Frame};
+use http::{HeaderValue, Response, StatusCode};
+use hyper::body::Body as _;
 
 use super::body::Body;
 use super::head::Asked;
 use super::hpack::Encoder;
 use super::link::Link;
+use super::passing::{End, Failed, Passing};
+use super::request::request;
 use super::taker::{Stalled, Taker};
 use crate::body::{self, ClientBody};
-use crate::closing::Ended;
 use crate::error_page::{Style, page};
 use crate::facts::Flight;
 use crate::fast::response::{self, Answer, Head};
-use crate::fast::{self, Admitted, Alarm, Answered, Broken, Reply, Taken};
+use crate::fast::{self, Admitted, Answered};
 use crate::headers::REQUEST_ID;
 use crate::lines::Lines;
 use crate::proxy;
-use crate::strict::{REFUSED, Refusal, parse};
+use crate::strict::parse;
 
 /// Answers one request. However this ends, the stream is closed.
 pub async fn answer(link: Rc<Link>, id: u32, asked: Asked) {
@@ -108,13 +105,11 @@ impl Open {
         if cut.is_some() {
             flight.streaming();
         }
-        let taker = Taker::new(&self.link, self.id);
-        let mut passing = Passing { stream: self, reply, taker, cut, alarm: None };
-        match passing.run(&mut flight).await {
+        match Passing::new(&self.link, self.id, reply, cut).run(&mut flight).await {
             Ok(End::Whole) => flight.count(),
             Ok(End::Drained) => {
                 flight.because(Reason::Drained);
-                self.link.data(self.id, |_, _| true);
+                self.link.end(self.id, None);
             }
             Err(Failed::Replica) => flight.broken(Reason::BrokenOff),
             Err(Failed::Client) => self.link.give_up(self.id),
@@ -139,7 +134,7 @@ impl Open {
         let length = body.size_hint().exact().filter(|length| missing && *length > 0);
         self.link.fields(self.id, is_head || whole, |encoder, out| {
             encoder.status(parts.status.as_u16(), out);
-            write(encoder, &parts.headers, out);
+            encoder.fields(&parts.headers, out);
             if let Some(length) = length {
                 encoder.field(b"content-length", length.to_string().as_bytes(), out);
             }
@@ -152,28 +147,24 @@ impl Open {
             return;
         }
         let mut taker = Taker::new(&self.link, self.id);
-        loop {
-            match poll_fn(|cx| Pin::new(&mut body).poll_frame(cx))
-                .await
-                .map(|read| read.map(Frame::into_data))
-            {
-                // Its owner knows why; the client is told when the stream is closed.
-                Some(Err(_)) => return,
-                Some(Ok(Ok(data))) => {
-                    let last = body.is_end_stream();
-                    match self.put(data, last, &mut taker).await {
-                        Err(Stalled) => return self.link.give_up(self.id),
-                        Ok(()) if last => return,
-                        Ok(()) => {}
-                    }
-                }
-                Some(Ok(Err(frame))) => {
+        while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            // Its owner knows why it broke off; the client is told when the stream is closed.
+            let Ok(frame) = frame else { return };
+            let data = match frame.into_data() {
+                Ok(data) => data,
+                Err(frame) => {
                     let trailers = frame.into_trailers().unwrap_or_default();
-                    return self.end(Some(trailers));
+                    return self.link.end(self.id, Some(&trailers));
                 }
-                None => return self.end(None),
+            };
+            let last = body.is_end_stream();
+            match self.put(data, last, &mut taker).await {
+                Err(Stalled) => return self.link.give_up(self.id),
+                Ok(()) if last => return,
+                Ok(()) => {}
             }
         }
+        self.link.end(self.id, None);
     }
 
     /// Passes a piece of a body on.
@@ -189,107 +180,6 @@ impl Open {
             }
             poll_fn(|cx| taker.poll_room(cx)).await?;
         }
-    }
-
-    /// Ends an answer, with what follows its body.
-    fn end(&self, trailers: Option<HeaderMap>) {
-        match trailers {
-            Some(trailers) => {
-                self.link.fields(self.id, true, |encoder, out| write(encoder, &trailers, out));
-            }
-            None => {
-                self.link.data(self.id, |_, _| true);
-            }
-        }
-    }
-}
-
-/// The body of a replica's answer on its way.
-struct Passing<'a> {
-    stream: &'a Open,
-    reply: Reply,
-    taker: Taker<'a>,
-    /// Resolves when an event stream should end.
-    cut: Option<Ended>,
-    /// Set while the replica is waited for. A stream may be quiet for as long as it likes.
-    alarm: Option<Alarm>,
-}
-
-enum End {
-    Whole,
-    Drained,
-}
-
-enum Failed {
-    Replica,
-    Client,
-}
-
-impl From<Broken> for Failed {
-    fn from(_: Broken) -> Self {
-        Self::Replica
-    }
-}
-
-impl Passing<'_> {
-    async fn run(&mut self, flight: &mut Flight) -> Result<End, Failed> {
-        loop {
-            let mut taken = Ok(Taken::Here);
-            let Open { link, id } = self.stream;
-            let sent = link.data(*id, |most, out| {
-                taken = self.reply.take(most, out);
-                matches!(taken, Ok(Taken::All)) && !self.reply.has_trailers()
-            });
-            flight.sent(sent as u64);
-            let goes_on = match taken? {
-                Taken::All => {
-                    if self.reply.has_trailers() {
-                        let trailers = self.reply.trailers()?;
-                        self.stream.end(trailers);
-                    }
-                    return Ok(End::Whole);
-                }
-                Taken::Here => poll_fn(|cx| self.poll_replica(cx)).await?,
-                Taken::Enough => poll_fn(|cx| self.poll_client(cx)).await?,
-            };
-            if !goes_on {
-                return Ok(End::Drained);
-            }
-        }
-    }
-
-    /// Resolves when there is more of the answer; false if the stream should end.
-    fn poll_replica(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Failed>> {
-        if self.is_cut(cx) {
-            return Poll::Ready(Ok(false));
-        }
-        if let Poll::Ready(more) = self.reply.poll_more(cx) {
-            self.alarm = None;
-            return Poll::Ready(more.map(|()| true).map_err(Failed::from));
-        }
-        if self.cut.is_some() {
-            return Poll::Pending;
-        }
-        let worker = &self.stream.link.service.worker;
-        let alarm = self.alarm.get_or_insert_with(|| {
-            let alarm = worker.fast.timers.alarm(cx);
-            alarm.set(worker.shared.limits.idle);
-            alarm
-        });
-        if alarm.went_off() { Poll::Ready(Err(Failed::Replica)) } else { Poll::Pending }
-    }
-
-    /// Resolves when the client takes more of it; false if the stream should end.
-    fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Failed>> {
-        if self.is_cut(cx) {
-            return Poll::Ready(Ok(false));
-        }
-        let room = ready!(self.taker.poll_room(cx));
-        Poll::Ready(room.map(|()| true).map_err(|Stalled| Failed::Client))
-    }
-
-    fn is_cut(&mut self, cx: &mut Context<'_>) -> bool {
-        self.cut.as_mut().is_some_and(|cut| Pin::new(cut).poll(cx).is_ready())
     }
 }
 
@@ -307,47 +197,6 @@ fn error(asked: &Asked, reason: Reason, id: &[u8], flight: Flight) -> Response<b
     let mut response = page(status, &id, Style::of(accept.as_ref()), Some(flight));
     response.headers_mut().insert(REQUEST_ID, id);
     response
-}
-
-/// The request in the form that is common to both protocols, or what stands for a refused one.
-fn request(asked: &Asked, body: ClientBody) -> Request<ClientBody> {
-    let mut request = Request::new(body);
-    *request.version_mut() = Version::HTTP_2;
-    if let Err(refusal) = fill(asked, &mut request) {
-        request.headers_mut().clear();
-        *request.method_mut() = Method::from_bytes(REFUSED.as_bytes()).unwrap_or(Method::TRACE);
-        *request.uri_mut() = format!("/{}", refusal.status()).parse().unwrap_or_default();
-    }
-    request
-}
-
-fn fill(asked: &Asked, request: &mut Request<ClientBody>) -> Result<(), Refusal> {
-    if let Some(refusal) = asked.refused {
-        return Err(refusal);
-    }
-    let odd = Refusal::Malformed;
-    let text = &asked.text[..];
-    let mut lines = Lines::new();
-    let head = parse(text, &mut lines)?.ok_or(odd)?;
-    *request.method_mut() = Method::from_bytes(head.method.of(text)).map_err(|_| odd)?;
-    let target = PathAndQuery::try_from(head.target.of(text)).map_err(|_| odd)?;
-    *request.uri_mut() = Uri::from(target);
-    for line in head.lines() {
-        let (name, value) = (line.name(text), line.value(text));
-        // It was only said for us.
-        if name == b"transfer-encoding" {
-            continue;
-        }
-        let name = HeaderName::from_bytes(name).map_err(|_| odd)?;
-        request.headers_mut().append(name, HeaderValue::from_bytes(value).map_err(|_| odd)?);
-    }
-    Ok(())
-}
-
-fn write(encoder: &mut Encoder, fields: &HeaderMap, into: &mut Vec<u8>) {
-    for (name, value) in fields {
-        encoder.field(name.as_str().as_bytes(), value.as_bytes(), into);
-    }
 }
 
 /// Writes a field whose name may be in any spelling.

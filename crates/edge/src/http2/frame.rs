@@ -78,6 +78,11 @@ impl Head {
         })
     }
 
+    /// Of a stream: nothing follows on it.
+    pub fn ends(self) -> bool {
+        self.flags & flag::END_STREAM != 0
+    }
+
     pub fn write(self, into: &mut Vec<u8>) {
         let [_, a, b, c] = (self.length as u32).to_be_bytes();
         let [d, e, f, g] = self.stream.to_be_bytes();

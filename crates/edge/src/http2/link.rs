@@ -15,6 +15,9 @@ use super::hpack::Encoder;
 use super::streams::{GIVE_BACK, State, Stream, Upload};
 use crate::proxy::Connection;
 
+/// Bytes of a request's body that are read at once.
+const PIECE: usize = 64 * 1024;
+
 /// One connection, as its streams see it.
 pub struct Link {
     pub service: Rc<Connection>,
@@ -66,17 +69,31 @@ impl Link {
             let ends = fill(most, out);
             (if ends { flag::END_STREAM } else { 0 }, ends)
         });
-        if length == 0 && !ends {
-            state.out.truncate(begin);
-            return 0;
-        }
         state.window -= length as i64;
         let stream = &mut state.streams[at];
         stream.window -= length as i64;
-        stream.turn = false;
         stream.answered |= ends;
-        state.wake();
+        let turn = std::mem::take(&mut stream.turn);
+        if length > 0 || ends {
+            state.wake();
+        } else {
+            state.out.truncate(begin);
+            if turn {
+                // For somebody else.
+                state.wake();
+            }
+        }
         length
+    }
+
+    /// Ends an answer whose end was not written yet, with what follows its body.
+    pub fn end(&self, id: u32, trailers: Option<&HeaderMap>) {
+        match trailers {
+            Some(trailers) => self.fields(id, true, |encoder, out| encoder.fields(trailers, out)),
+            None => {
+                self.data(id, |_, _| true);
+            }
+        }
     }
 
     /// Resolves when the stream may send some of its answer's body.
@@ -110,7 +127,8 @@ impl Link {
         let Some(at) = state.at(id) else { return Poll::Ready(Some(Err(Gone))) };
         let stream = &mut state.streams[at];
         let Some(upload) = &mut stream.upload else { return Poll::Ready(None) };
-        if let Some(piece) = upload.pieces.pop_front() {
+        if !upload.data.is_empty() {
+            let piece = upload.data.split_to(upload.data.len().min(PIECE)).freeze();
             let length = piece.len() as u32;
             upload.used += length;
             if !stream.ended && upload.used >= STREAM_WINDOW / GIVE_BACK {
@@ -136,7 +154,7 @@ impl Link {
         let state = self.state.borrow();
         let Some(at) = state.at(id) else { return false };
         let Stream { upload, ended, .. } = &state.streams[at];
-        let more = |upload: &Upload| !upload.pieces.is_empty() || upload.trailers.is_some();
+        let more = |upload: &Upload| !upload.data.is_empty() || upload.trailers.is_some();
         *ended && !upload.as_deref().is_some_and(more)
     }
 
@@ -146,8 +164,8 @@ impl Link {
         let Some(at) = state.at(id) else { return };
         let Some(upload) = &mut state.streams[at].upload else { return };
         upload.unread = true;
-        let held = upload.pieces.drain(..).map(|piece| piece.len() as u32).sum();
-        state.give_back(held);
+        let held = std::mem::take(&mut upload.data);
+        state.give_back(held.len() as u32);
         state.wake();
     }
 

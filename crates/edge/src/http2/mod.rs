@@ -17,7 +17,9 @@ mod frame;
 mod head;
 pub mod hpack;
 mod link;
+mod passing;
 mod receive;
+mod request;
 mod streams;
 mod taker;
 

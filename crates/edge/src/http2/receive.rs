@@ -73,84 +73,99 @@ impl Receiver {
     }
 
     fn handle(&mut self, link: &Rc<Link>, head: Head, content: &[u8]) -> Result<(), Fault> {
+        if self.is_misplaced(head) {
+            return Err(Fault::Connection(Code::Protocol));
+        }
+        match head.kind {
+            kind::DATA => self.data(&mut link.state.borrow_mut(), head, content),
+            kind::HEADERS => self.headers(link, head, content),
+            kind::CONTINUATION => self.continuation(link, head, content),
+            kind::PRIORITY => self.priority(head, content),
+            kind::RST_STREAM => {
+                number(content)?;
+                let mut state = link.state.borrow_mut();
+                self.not_idle(&state, head.stream)?;
+                state.taken_back(head.stream)
+            }
+            kind::SETTINGS => self.settings(&mut link.state.borrow_mut(), head, content),
+            kind::PUSH_PROMISE => Err(Fault::Connection(Code::Protocol)),
+            kind::PING => self.ping(&mut link.state.borrow_mut(), head, content),
+            kind::GOAWAY if content.len() < 8 => Err(Fault::Connection(Code::FrameSize)),
+            kind::WINDOW_UPDATE => {
+                self.window_update(&mut link.state.borrow_mut(), head.stream, content)
+            }
+            // A client that says goodbye goes when it has its answers. Whatever else there may be is for others
+            // (RFC 9113, 5.5).
+            _ => self.idle(true),
+        }
+    }
+
+    /// Whether a frame of this kind cannot come now, or not there.
+    fn is_misplaced(&self, head: Head) -> bool {
         let Head { kind, flags, stream, .. } = head;
-        let broken = Fault::Connection(Code::Protocol);
         let expected = match &self.block {
             Some(block) => kind == kind::CONTINUATION && block.stream == stream,
             None => kind != kind::CONTINUATION,
         };
-        let first = !self.settled && (kind != kind::SETTINGS || flags & flag::ACK != 0);
-        let of_stream = matches!(
-            kind,
-            kind::DATA | kind::HEADERS | kind::PRIORITY | kind::RST_STREAM | kind::CONTINUATION
-        );
-        let of_connection = matches!(kind, kind::SETTINGS | kind::PING | kind::GOAWAY);
-        let misplaced = (of_stream && stream == 0) || (of_connection && stream != 0);
-        if !expected || first || misplaced {
-            return Err(broken);
+        let greets = kind == kind::SETTINGS && flags & flag::ACK == 0;
+        let placed = match kind {
+            kind::SETTINGS | kind::PING | kind::GOAWAY => stream == 0,
+            kind::WINDOW_UPDATE => true,
+            kind::DATA..=kind::CONTINUATION => stream != 0,
+            _ => true,
+        };
+        !expected || !(self.settled || greets) || !placed
+    }
+
+    fn data(&mut self, state: &mut State, head: Head, content: &[u8]) -> Result<(), Fault> {
+        let data = frame::unpadded(head.flags, content).map_err(Fault::Connection)?;
+        self.idle(data.is_empty() && !head.ends())?;
+        self.not_idle(state, head.stream)?;
+        state.receive(head.stream, data, content.len() as u32, head.ends())
+    }
+
+    fn headers(&mut self, link: &Rc<Link>, head: Head, content: &[u8]) -> Result<(), Fault> {
+        let Head { flags, stream, .. } = head;
+        let block = frame::unpadded(flags, content).map_err(Fault::Connection)?;
+        let block = without_priority(flags, stream, block)?;
+        if flags & flag::END_HEADERS == 0 {
+            self.block = Some(Block { stream, ends: head.ends(), bytes: block.to_vec() });
+            return Ok(());
         }
-        let ends = flags & flag::END_STREAM != 0;
-        match kind {
-            kind::DATA => {
-                let data = frame::unpadded(flags, content).map_err(Fault::Connection)?;
-                self.idle(data.is_empty() && !ends)?;
-                let mut state = link.state.borrow_mut();
-                self.not_idle(&state, stream)?;
-                state.receive(stream, data, content.len() as u32, ends)
-            }
-            kind::HEADERS => {
-                let block = frame::unpadded(flags, content).map_err(Fault::Connection)?;
-                let block = without_priority(flags, stream, block)?;
-                if flags & flag::END_HEADERS == 0 {
-                    self.block = Some(Block { stream, ends, bytes: block.to_vec() });
-                    return Ok(());
-                }
-                self.fields(link, stream, ends, block)
-            }
-            kind::CONTINUATION => {
-                self.idle(content.is_empty())?;
-                let Some(mut block) = self.block.take() else { return Err(broken) };
-                if block.bytes.len() + content.len() > BLOCK {
-                    return Err(Fault::Connection(Code::EnhanceYourCalm));
-                }
-                block.bytes.extend_from_slice(content);
-                if flags & flag::END_HEADERS == 0 {
-                    self.block = Some(block);
-                    return Ok(());
-                }
-                self.fields(link, stream, block.ends, &block.bytes)
-            }
-            kind::PRIORITY => {
-                self.idle(true)?;
-                let priority: [u8; 5] =
-                    content.try_into().map_err(|_| Fault::Stream(stream, Code::FrameSize))?;
-                if depends_on(&priority) == stream {
-                    return Err(Fault::Stream(stream, Code::Protocol));
-                }
-                Ok(())
-            }
-            kind::RST_STREAM => {
-                number(content)?;
-                let mut state = link.state.borrow_mut();
-                self.not_idle(&state, stream)?;
-                state.taken_back(stream)
-            }
-            kind::SETTINGS => self.settings(&mut link.state.borrow_mut(), flags, content),
-            kind::PUSH_PROMISE => Err(broken),
-            kind::PING => self.ping(&mut link.state.borrow_mut(), flags, content),
-            kind::GOAWAY if content.len() < 8 => Err(Fault::Connection(Code::FrameSize)),
-            kind::WINDOW_UPDATE => {
-                let more = number(content)? & (u32::MAX >> 1);
-                let mut state = link.state.borrow_mut();
-                self.not_idle(&state, stream)?;
-                match (stream, more) {
-                    (0, 0) => Err(broken),
-                    (stream, 0) => Err(Fault::Stream(stream, Code::Protocol)),
-                    (stream, more) => state.widen(stream, more),
-                }
-            }
-            // The client goes when it has its answers. Whatever else there may be is for others (RFC 9113, 5.5).
-            _ => self.idle(true),
+        self.fields(link, stream, head.ends(), block)
+    }
+
+    fn continuation(&mut self, link: &Rc<Link>, head: Head, content: &[u8]) -> Result<(), Fault> {
+        self.idle(content.is_empty())?;
+        let Some(mut block) = self.block.take() else { return Ok(()) };
+        if block.bytes.len() + content.len() > BLOCK {
+            return Err(Fault::Connection(Code::EnhanceYourCalm));
+        }
+        block.bytes.extend_from_slice(content);
+        if head.flags & flag::END_HEADERS == 0 {
+            self.block = Some(block);
+            return Ok(());
+        }
+        self.fields(link, block.stream, block.ends, &block.bytes)
+    }
+
+    fn priority(&mut self, head: Head, content: &[u8]) -> Result<(), Fault> {
+        self.idle(true)?;
+        let fault = |code| Fault::Stream(head.stream, code);
+        let priority: [u8; 5] = content.try_into().map_err(|_| fault(Code::FrameSize))?;
+        match depends_on(&priority) == head.stream {
+            true => Err(fault(Code::Protocol)),
+            false => Ok(()),
+        }
+    }
+
+    fn window_update(&self, state: &mut State, stream: u32, content: &[u8]) -> Result<(), Fault> {
+        let more = number(content)? & (u32::MAX >> 1);
+        self.not_idle(state, stream)?;
+        match (stream, more) {
+            (0, 0) => Err(Fault::Connection(Code::Protocol)),
+            (_, 0) => Err(Fault::Stream(stream, Code::Protocol)),
+            _ => state.widen(stream, more),
         }
     }
 
@@ -212,8 +227,8 @@ impl Receiver {
         Ok(())
     }
 
-    fn settings(&mut self, state: &mut State, flags: u8, content: &[u8]) -> Result<(), Fault> {
-        let heard = flags & flag::ACK != 0;
+    fn settings(&mut self, state: &mut State, head: Head, content: &[u8]) -> Result<(), Fault> {
+        let heard = head.flags & flag::ACK != 0;
         if !content.len().is_multiple_of(6) || (heard && !content.is_empty()) {
             return Err(Fault::Connection(Code::FrameSize));
         }
@@ -244,10 +259,10 @@ impl Receiver {
         Ok(())
     }
 
-    fn ping(&mut self, state: &mut State, flags: u8, content: &[u8]) -> Result<(), Fault> {
+    fn ping(&mut self, state: &mut State, head: Head, content: &[u8]) -> Result<(), Fault> {
         let content = content.try_into().map_err(|_| Fault::Connection(Code::FrameSize))?;
         self.idle(true)?;
-        if flags & flag::ACK == 0 {
+        if head.flags & flag::ACK == 0 {
             frame::ping(content, true, &mut state.out);
         } else if content == GOODBYE {
             self.heard_goodbye = true;

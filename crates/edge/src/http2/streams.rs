@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::task::{Context, Waker};
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use http::HeaderMap;
 use tokio::task::JoinHandle;
 
@@ -58,7 +58,8 @@ pub struct Stream {
 
 /// The body of a request on its way.
 pub struct Upload {
-    pub pieces: VecDeque<Bytes>,
+    /// What came and was not read yet.
+    pub data: BytesMut,
     pub trailers: Option<HeaderMap>,
     /// What the client may still send, and what of it was used and not yet given back.
     pub receivable: i64,
@@ -170,14 +171,16 @@ impl State {
         if self.window <= 0 || self.turns.is_empty() {
             return;
         }
-        let given = self.streams.iter().filter(|stream| stream.turn).count();
+        let mut given = self.streams.iter().filter(|stream| stream.turn).count();
         let room = ROOM.saturating_sub(self.waiting()).min(self.window as usize);
         let frames = room.div_ceil(LARGEST);
-        for _ in given..frames {
+        while given < frames {
             let Some((id, waker)) = self.turns.pop_front() else { return };
+            // It may have ended while it waited.
             if let Some(at) = self.at(id) {
                 self.streams[at].turn = true;
                 waker.wake();
+                given += 1;
             }
         }
     }
@@ -202,7 +205,7 @@ impl State {
     pub fn begin(&mut self, id: u32, ended: bool, left: Option<u64>) {
         let upload = (!ended).then(|| {
             Box::new(Upload {
-                pieces: VecDeque::new(),
+                data: BytesMut::new(),
                 trailers: None,
                 receivable: STREAM_WINDOW.into(),
                 used: 0,
@@ -272,7 +275,7 @@ impl State {
         if upload.unread || data.is_empty() {
             return Ok(0);
         }
-        upload.pieces.push_back(Bytes::copy_from_slice(data));
+        upload.data.extend_from_slice(data);
         Ok(length)
     }
 
@@ -387,7 +390,7 @@ impl State {
             if let Some(reader) = upload.reader.take() {
                 reader.wake();
             }
-            self.give_back(upload.pieces.iter().map(|piece| piece.len() as u32).sum());
+            self.give_back(upload.data.len() as u32);
         }
         if stream.turn {
             self.wake();

@@ -3,14 +3,13 @@
 use std::task::{Context, Poll};
 
 use super::link::Link;
-use crate::fast::Alarm;
+use crate::patience::Patience;
 
 /// A client that stops a single stream for ever looks well as a connection: it loses that answer alone.
 pub struct Taker<'a> {
     link: &'a Link,
     stream: u32,
-    /// Set while the client is waited for.
-    alarm: Option<Alarm>,
+    patience: Patience,
 }
 
 /// The client did not take any of the answer for the idle limit.
@@ -19,22 +18,15 @@ pub struct Stalled;
 
 impl<'a> Taker<'a> {
     pub fn new(link: &'a Link, stream: u32) -> Self {
-        Self { link, stream, alarm: None }
+        Self { link, stream, patience: Patience::new(&link.service.worker) }
     }
 
     /// Resolves when the client takes some more.
     pub fn poll_room(&mut self, cx: &Context<'_>) -> Poll<Result<(), Stalled>> {
-        let polled = self.link.poll_room(self.stream, cx);
-        if polled.is_ready() {
-            self.alarm = None;
+        if self.link.poll_room(self.stream, cx).is_ready() {
+            self.patience.restore();
             return Poll::Ready(Ok(()));
         }
-        let worker = &self.link.service.worker;
-        let alarm = self.alarm.get_or_insert_with(|| {
-            let alarm = worker.fast.timers.alarm(cx);
-            alarm.set(worker.shared.limits.idle);
-            alarm
-        });
-        if alarm.went_off() { Poll::Ready(Err(Stalled)) } else { Poll::Pending }
+        if self.patience.is_over(cx) { Poll::Ready(Err(Stalled)) } else { Poll::Pending }
     }
 }

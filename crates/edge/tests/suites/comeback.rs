@@ -130,14 +130,15 @@ async fn two_replicas_that_die_together_are_waited_for_whichever_is_asked_first(
         edge.client.publish(&table(1, Blue, &[(Blue, both)])).await.unwrap();
         let client = edge.address;
         let asked = tokio::spawn(async move { Session::open(client).await.get(HOST, "/").await });
-        loop {
+        let asking = loop {
             let (mut stream, _) = dying.accept().await.unwrap();
             // A health check sends nothing.
             if stream.read(&mut [0; 1024]).await.unwrap() > 0 {
-                break;
+                break stream;
             }
-        }
+        };
         drop(dying);
+        drop(asking);
         eventually("their absence is seen", async || {
             edge.client.status().await.unwrap().ejected.len() == 2
         })

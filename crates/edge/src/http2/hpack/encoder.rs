@@ -1,5 +1,7 @@
 //! Writes the fields that a client is sent.
 
+use http::HeaderMap;
+
 use super::{Field, Recent, TABLE, fixed, huffman};
 
 /// One connection's. What is written must be sent, in its order.
@@ -47,6 +49,12 @@ impl Encoder {
         // `:status`, with another value and not to be kept.
         into.extend_from_slice(&[0x08, 3]);
         into.extend_from_slice(&digits);
+    }
+
+    pub fn fields(&mut self, fields: &HeaderMap, into: &mut Vec<u8>) {
+        for (name, value) in fields {
+            self.field(name.as_str().as_bytes(), value.as_bytes(), into);
+        }
     }
 
     /// A field; `name` in lower case.
