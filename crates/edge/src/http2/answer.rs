@@ -25,7 +25,7 @@ use crate::fast::{self, Admitted, Answered};
 use crate::headers::REQUEST_ID;
 use crate::lines::Lines;
 use crate::proxy;
-use crate::strict::parse;
+use crate::strict::{Framing, parse};
 
 /// Answers one request. However this ends, the stream is closed.
 pub async fn answer(link: Rc<Link>, id: u32, asked: Asked) {
@@ -34,6 +34,9 @@ pub async fn answer(link: Rc<Link>, id: u32, asked: Asked) {
         stream.carry(&asked, admitted, flight).await;
     } else {
         let is_head = asked.text.starts_with(b"HEAD ");
+        if asked.waits {
+            stream.link.interim(id, 100);
+        }
         // Large: most requests need no room for it.
         let response = Box::pin(stream.handle(&asked)).await;
         Box::pin(stream.send(response, is_head)).await;
@@ -62,6 +65,10 @@ impl Open {
         }
         let mut lines = Lines::new();
         let head = parse(&asked.text, &mut lines).ok()??;
+        // What promises a body has none to come: never for a connection that others will use.
+        if head.framing != Framing::Length(0) {
+            return None;
+        }
         fast::admit(worker, arrival, &head, &asked.text, "HTTP/2")
     }
 

@@ -1,6 +1,7 @@
 //! The task of one connection: reads frames, sends what its streams have written, and keeps the time.
 
 use std::future::poll_fn;
+use std::io::ErrorKind;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -26,11 +27,11 @@ pub struct Connection<S> {
     /// The client said that it speaks HTTP/2.
     greeted: bool,
     goodbye: Goodbye,
-    /// When something was last read, and when the client last took something or had nothing to take; when the first
-    /// byte of a head came that has not ended. Milliseconds of the worker's timers.
+    /// When something was last read; since when the client takes nothing of what waits for it; since when a frame or a
+    /// head is incomplete while nothing else is under way. Milliseconds of the worker's timers.
     read: u64,
-    took: u64,
-    head_since: Option<u64>,
+    untaken_since: Option<u64>,
+    partial_since: Option<u64>,
     /// Since when no request is under way.
     quiet_since: Option<u64>,
     /// The client was asked for a sign of life.
@@ -92,8 +93,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             greeted: false,
             goodbye: Goodbye::No,
             read: now,
-            took: now,
-            head_since: None,
+            untaken_since: None,
+            partial_since: None,
             quiet_since: None,
             pinged: false,
             unflushed: false,
@@ -206,29 +207,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let Some(content) = bytes.get(HEAD..whole) else { return Ok(false) };
         self.receiver.take(&self.link, head, content).map_err(End::Fault)?;
         buffers.consume(&mut self.input, whole);
+        if !self.receiver.in_block() {
+            self.partial_since = None;
+        }
         Ok(true)
     }
 
     /// Sends what waits, all of it.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         let mut state = self.link.state.borrow_mut();
-        let now = self.link.service.worker.fast.timers.now();
+        let state = &mut *state;
         self.unflushed |= state.waiting() > 0;
         while state.waiting() > 0 {
-            let sent = Pin::new(&mut self.stream).poll_write(cx, &state.out[state.written..]);
-            match ready!(sent)? {
-                0 => return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into())),
-                n => state.written += n,
+            match Pin::new(&mut self.stream).poll_write(cx, state.unsent()) {
+                Poll::Ready(Ok(n @ 1..)) => state.sent(n),
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(ErrorKind::WriteZero.into())),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
             }
-            self.took = now;
+            self.untaken_since = None;
         }
-        state.out.clear();
-        state.written = 0;
         if self.unflushed {
             ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
             self.unflushed = false;
         }
-        self.took = now;
+        self.untaken_since = None;
         Poll::Ready(Ok(()))
     }
 
@@ -246,14 +249,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         let mut clock = Clock { now, next: shared.limits.idle };
         // A client that does not take what it is sent is as good as gone.
-        if waiting && clock.is_late(shared.limits.idle, self.took) {
+        if waiting && clock.is_late(shared.limits.idle, *self.untaken_since.get_or_insert(now)) {
             return Err(End::Left);
         }
-        let in_head =
+        let partial =
             !self.greeted || self.receiver.in_block() || (!open && !held(&self.input).is_empty());
-        if !in_head {
-            self.head_since = None;
-        } else if clock.is_late(shared.limits.head, *self.head_since.get_or_insert(now)) {
+        if !partial {
+            self.partial_since = None;
+        } else if clock.is_late(shared.limits.head, *self.partial_since.get_or_insert(now)) {
             return Err(End::Fault(Code::EnhanceYourCalm));
         }
         if let Goodbye::Said(said) = self.goodbye
@@ -261,7 +264,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         {
             self.say_last_word();
         }
-        self.receiver.forget(now);
+        self.receiver.forget(now, &mut link.state.borrow_mut());
         if open {
             (self.quiet_since, self.tidy) = (None, false);
             let limit = if self.pinged { PING + PONG } else { PING };

@@ -17,6 +17,8 @@ pub struct Asked {
     pub length: Option<u64>,
     /// The head is the whole request.
     pub ended: bool,
+    /// The client waits to hear that its body is wanted (RFC 9110, 10.1.1).
+    pub waits: bool,
     /// It is answered with this, without another look.
     pub refused: Option<Refusal>,
 }
@@ -40,7 +42,11 @@ pub struct Reader<'a> {
     host: bool,
     other_host: bool,
     length: Option<u64>,
+    expects: bool,
 }
+
+/// What is written besides the fields, and around each, is shorter than this.
+const SPARE: usize = 128;
 
 /// Room for what a head says before its place in the text has come.
 #[derive(Default)]
@@ -67,27 +73,25 @@ impl<'a> Reader<'a> {
             host: false,
             other_host: false,
             length: None,
+            expects: false,
         }
     }
 
     pub fn field(&mut self, name: &[u8], value: &[u8]) {
         let kept = self.text.len() + self.scratch.pseudo.len() + self.scratch.cookies.len();
-        if kept + name.len() + value.len() > MAX_HEAD {
-            self.too_large = true;
-        }
+        self.too_large |= kept + name.len() + value.len() + SPARE > MAX_HEAD;
         if self.malformed || self.too_large {
             return;
         }
         if let Some(pseudo) = name.strip_prefix(b":") {
-            self.malformed = !is_visible(value) || self.pseudo(pseudo, value).is_err();
+            self.malformed = !is_value(value) || self.pseudo(pseudo, value).is_err();
             return;
         }
         if !self.regular {
             self.regular = true;
             self.begin();
         }
-        self.malformed |=
-            !is_name(name) || !is_visible(value) || self.regular(name, value).is_err();
+        self.malformed |= !is_name(name) || !is_value(value) || self.regular(name, value).is_err();
     }
 
     fn pseudo(&mut self, name: &[u8], value: &[u8]) -> Result<(), Malformed> {
@@ -144,6 +148,7 @@ impl<'a> Reader<'a> {
                 cookies.extend_from_slice(value);
                 return Ok(());
             }
+            b"expect" => self.expects = value.eq_ignore_ascii_case(b"100-continue"),
             b"content-length" => self.length = self.length.or(number(value).ok()),
             _ => {}
         }
@@ -188,12 +193,18 @@ impl<'a> Reader<'a> {
             () if self.other_host => Some(Refusal::Malformed),
             () => None,
         };
-        Ok(Asked { text: self.text, length: self.length, ended, refused })
+        let waits = self.expects && !ended;
+        Ok(Asked { text: self.text, length: self.length, ended, waits, refused })
     }
 }
 
-fn is_name(name: &[u8]) -> bool {
+pub fn is_name(name: &[u8]) -> bool {
     !name.is_empty() && all(name, TOKEN) && !name.iter().any(u8::is_ascii_uppercase)
+}
+
+/// Blanks around a value belong to HTTP/1, where they are taken away (RFC 9113, 8.2.1).
+pub fn is_value(value: &[u8]) -> bool {
+    is_visible(value) && value.trim_ascii().len() == value.len()
 }
 
 fn line(name: &[u8], value: &[u8], into: &mut Vec<u8>) {
@@ -271,6 +282,9 @@ mod tests {
             ("a b", "1"),
             ("x", "1\r\nhost: other"),
             ("x", "\0"),
+            ("content-length", " 7"),
+            ("content-length", "7\t"),
+            ("x", " "),
             (":path", "/again"),
             (":status", "200"),
         ] {

@@ -9,10 +9,9 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::STREAM_WINDOW;
 use super::frame::{self, Code, flag, kind};
 use super::hpack::Encoder;
-use super::streams::{GIVE_BACK, State, Stream, Upload};
+use super::streams::{State, Stream, Upload};
 use crate::proxy::Connection;
 
 /// Bytes of a request's body that are read at once.
@@ -54,7 +53,20 @@ impl Link {
         if length > state.largest {
             state.split(begin, id, flags);
         }
-        state.streams[at].answered |= ends;
+        let stream = &mut state.streams[at];
+        (stream.begun, stream.answered) = (true, stream.answered | ends);
+        state.wake();
+    }
+
+    /// Says something before the answer.
+    pub fn interim(&self, id: u32, status: u16) {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        frame::write(kind::HEADERS, id, &mut state.out, |out| {
+            state.encoder.begin(out);
+            state.encoder.status(status, out);
+            (flag::END_HEADERS, ())
+        });
         state.wake();
     }
 
@@ -73,15 +85,12 @@ impl Link {
         let stream = &mut state.streams[at];
         stream.window -= length as i64;
         stream.answered |= ends;
-        let turn = std::mem::take(&mut stream.turn);
-        if length > 0 || ends {
-            state.wake();
-        } else {
+        let turn = state.end_turn(at);
+        if length == 0 && !ends {
             state.out.truncate(begin);
-            if turn {
-                // For somebody else.
-                state.wake();
-            }
+        }
+        if length > 0 || ends || turn {
+            state.wake();
         }
         length
     }
@@ -103,16 +112,15 @@ impl Link {
         if state.room(at) > 0 {
             return Poll::Ready(());
         }
+        // It is for somebody else.
+        if state.end_turn(at) {
+            state.wake();
+        }
         let stream = &mut state.streams[at];
         if stream.window <= 0 {
             stream.sender = Some(cx.waker().clone());
-            if std::mem::take(&mut stream.turn) {
-                // For somebody else.
-                state.wake();
-            }
             return Poll::Pending;
         }
-        stream.turn = false;
         match state.turns.iter_mut().find(|(waiting, _)| *waiting == id) {
             Some((_, waker)) => waker.clone_from(cx.waker()),
             None => state.turns.push_back((id, cx.waker().clone())),
@@ -131,9 +139,8 @@ impl Link {
             let piece = upload.data.split_to(upload.data.len().min(PIECE)).freeze();
             let length = piece.len() as u32;
             upload.used += length;
-            if !stream.ended && upload.used >= STREAM_WINDOW / GIVE_BACK {
-                frame::window_update(id, upload.used, &mut state.out);
-                upload.receivable += i64::from(std::mem::take(&mut upload.used));
+            if !stream.ended {
+                upload.give_back(id, &mut state.out);
             }
             state.give_back(length);
             state.wake();
@@ -141,6 +148,10 @@ impl Link {
         }
         if !stream.ended {
             upload.reader = Some(cx.waker().clone());
+            // What came may have been padding alone.
+            if upload.give_back(id, &mut state.out) {
+                state.wake();
+            }
             return Poll::Pending;
         }
         let trailers = upload.trailers.take();
@@ -177,7 +188,7 @@ impl Link {
         // It ends by itself.
         state.streams[at].task = None;
         if answered {
-            state.restore_patience();
+            state.add_patience();
         }
         match (answered, ended) {
             (true, true) => state.remove(at),

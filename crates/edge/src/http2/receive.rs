@@ -7,12 +7,12 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::answer::answer;
 use super::frame::{self, Code, Head, LARGEST, LARGEST_WINDOW, flag, kind, setting};
-use super::head::{Asked, Reader, Scratch};
+use super::head::{Asked, Reader, Scratch, is_name, is_value};
 use super::hpack::Decoder;
 use super::link::Link;
 use super::streams::{Fault, State};
 use super::{BLOCK, GOODBYE, STREAMS};
-use crate::lines::{TOKEN, all, is_visible};
+use crate::strict::{MAX_FIELDS, MAX_HEAD};
 
 /// What a connection knows of its client besides the streams.
 #[derive(Default)]
@@ -53,22 +53,21 @@ impl Receiver {
         self.scratch = Scratch::default();
     }
 
-    /// Forgets frames of long ago that asked for nothing: over time there may be many of them.
-    pub fn forget(&mut self, now: u64) {
+    /// Forgets what was long ago: over time there may be many frames that asked for nothing, and requests that were given
+    /// up.
+    pub fn forget(&mut self, now: u64, state: &mut State) {
         if now >= self.counted_since + IDLE_TIME.as_millis() as u64 {
             (self.counted_since, self.idle_frames) = (now, 0);
+            state.restore_patience();
         }
     }
 
     /// Takes one frame. A fault of a stream is dealt with; that of the connection comes back.
     pub fn take(&mut self, link: &Rc<Link>, head: Head, content: &[u8]) -> Result<(), Code> {
-        let taken = match self.handle(link, head, content) {
-            Err(Fault::Stream(id, code)) => link.state.borrow_mut().reset(id, code),
-            taken => taken,
-        };
-        match taken {
+        match self.handle(link, head, content) {
             Ok(()) => Ok(()),
-            Err(Fault::Connection(code) | Fault::Stream(_, code)) => Err(code),
+            Err(Fault::Stream(id, code)) => link.state.borrow_mut().reset(id, code),
+            Err(Fault::Connection(code)) => Err(code),
         }
     }
 
@@ -85,7 +84,7 @@ impl Receiver {
                 number(content)?;
                 let mut state = link.state.borrow_mut();
                 self.not_idle(&state, head.stream)?;
-                state.taken_back(head.stream)
+                state.taken_back(head.stream).map_err(Fault::Connection)
             }
             kind::SETTINGS => self.settings(&mut link.state.borrow_mut(), head, content),
             kind::PUSH_PROMISE => Err(Fault::Connection(Code::Protocol)),
@@ -121,6 +120,9 @@ impl Receiver {
         let data = frame::unpadded(head.flags, content).map_err(Fault::Connection)?;
         self.idle(data.is_empty() && !head.ends())?;
         self.not_idle(state, head.stream)?;
+        if self.is_ignored(head.stream) {
+            return state.ignore(content.len() as u32);
+        }
         state.receive(head.stream, data, content.len() as u32, head.ends())
     }
 
@@ -171,7 +173,13 @@ impl Receiver {
 
     /// A stream that the client never opened has nothing to say but its head.
     fn not_idle(&self, state: &State, stream: u32) -> Result<(), Fault> {
-        if stream > state.last { Err(Fault::Connection(Code::Protocol)) } else { Ok(()) }
+        let idle = stream > state.last && !self.is_ignored(stream);
+        if idle { Err(Fault::Connection(Code::Protocol)) } else { Ok(()) }
+    }
+
+    /// A stream that the client opened before it heard that it would not be answered.
+    fn is_ignored(&self, stream: u32) -> bool {
+        self.last.is_some_and(|last| stream > last)
     }
 
     fn idle(&mut self, idle: bool) -> Result<(), Fault> {
@@ -202,7 +210,7 @@ impl Receiver {
             let trailers = trailers.finish().filter(|_| ends).ok_or(fault)?;
             return link.state.borrow_mut().trailers(id, trailers);
         }
-        let unanswered = cut || self.last.is_some_and(|last| id > last);
+        let unanswered = cut || self.is_ignored(id);
         if unanswered || known || id.is_multiple_of(2) {
             self.decoder.decode(block, |_, _| {}).map_err(unreadable)?;
             return match (unanswered, known) {
@@ -275,19 +283,25 @@ impl Receiver {
 #[derive(Default)]
 struct Trailers {
     fields: HeaderMap,
+    size: usize,
     malformed: bool,
 }
 
 impl Trailers {
     fn add(&mut self, name: &[u8], value: &[u8]) {
-        let plain = all(name, TOKEN) && !name.iter().any(u8::is_ascii_uppercase);
-        let names = HeaderName::from_bytes(name).ok().filter(|_| plain && is_visible(value));
-        match (names, HeaderValue::from_bytes(value)) {
-            // More than a head may have is not kept.
-            (Some(name), Ok(value)) if self.fields.len() < crate::strict::MAX_FIELDS => {
+        self.size += name.len() + value.len();
+        // More than a head may have is not kept.
+        if self.malformed || self.size > MAX_HEAD || self.fields.len() >= MAX_FIELDS {
+            return;
+        }
+        if !is_name(name) || !is_value(value) {
+            self.malformed = true;
+            return;
+        }
+        match (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+            (Ok(name), Ok(value)) => {
                 self.fields.append(name, value);
             }
-            (Some(_), Ok(_)) => {}
             _ => self.malformed = true,
         }
     }

@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
 use super::head::Asked;
 use crate::body::ClientBody;
 use crate::lines::Lines;
-use crate::strict::{REFUSED, Refusal, parse};
+use crate::strict::{Framing, REFUSED, Refusal, parse};
 
 /// The request, or what stands for a refused one.
 pub fn request(asked: &Asked, body: ClientBody) -> Request<ClientBody> {
@@ -28,6 +28,9 @@ fn fill(asked: &Asked, request: &mut Request<ClientBody>) -> Result<(), Refusal>
     let text = &asked.text[..];
     let mut lines = Lines::new();
     let head = parse(text, &mut lines)?.ok_or(odd)?;
+    if asked.ended && head.framing != Framing::Length(0) {
+        return Err(odd);
+    }
     *request.method_mut() = Method::from_bytes(head.method.of(text)).map_err(|_| odd)?;
     let target = PathAndQuery::try_from(head.target.of(text)).map_err(|_| odd)?;
     *request.uri_mut() = Uri::from(target);

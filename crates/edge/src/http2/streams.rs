@@ -1,6 +1,7 @@
 //! The streams of one connection: what each may send, what came of its request, and whose turn it is.
 //!
-//! No stream may write more than its windows and the room allow; those that have to wait take turns, a frame each.
+//! No stream may write more than its windows and the room allow. Those that have to wait take turns, a frame each, and
+//! while anybody waits or has a turn, nobody else writes.
 
 use std::collections::VecDeque;
 use std::task::{Context, Waker};
@@ -17,7 +18,7 @@ use super::{FIRST_WINDOW, ROOM, STREAM_WINDOW, WINDOW};
 pub struct State {
     /// Frames to be sent; the first `written` bytes are.
     pub out: Vec<u8>,
-    pub written: usize,
+    written: usize,
     pub encoder: Encoder,
     /// In the order of their numbers.
     pub streams: Vec<Stream>,
@@ -34,8 +35,11 @@ pub struct State {
     used: u32,
     /// Streams that have something to send and wait for their turn.
     pub turns: VecDeque<(u32, Waker)>,
+    /// Streams that have one.
+    given: usize,
     task: Option<Waker>,
-    /// How many more of its requests the client may give up before one was answered.
+    /// How many more of its requests the client may give up before they were answered. Each answer adds one, and in time
+    /// all of it comes back.
     patience: u32,
 }
 
@@ -47,10 +51,12 @@ pub struct Stream {
     /// Waits for the window to open.
     pub sender: Option<Waker>,
     /// It may send a frame before those that wait.
-    pub turn: bool,
+    turn: bool,
+    /// The head of the answer was sent.
+    pub begun: bool,
     /// The end was sent.
     pub answered: bool,
-    /// `None` once the whole request came.
+    /// `None` if there is no body, and once it was read to its end.
     pub upload: Option<Box<Upload>>,
     /// The end of the request came.
     pub ended: bool,
@@ -83,7 +89,7 @@ const CUT: usize = 256;
 /// See [`State::patience`]. Browsers give up whole pages of requests at once.
 const PATIENCE: u32 = 256;
 /// A window is given back when so much of it was used.
-pub const GIVE_BACK: u32 = 2;
+const GIVE_BACK: u32 = 2;
 
 impl Default for State {
     fn default() -> Self {
@@ -100,6 +106,7 @@ impl Default for State {
             receivable: WINDOW.into(),
             used: 0,
             turns: VecDeque::new(),
+            given: 0,
             task: None,
             patience: PATIENCE,
         }
@@ -135,6 +142,20 @@ impl State {
         self.out.len() - self.written
     }
 
+    pub fn unsent(&self) -> &[u8] {
+        &self.out[self.written..]
+    }
+
+    /// So much of it was sent. While the client takes less than the streams write there is always a rest: what is gone
+    /// must not stay in front of it for ever.
+    pub fn sent(&mut self, bytes: usize) {
+        self.written += bytes;
+        if self.waiting() == 0 || self.written >= ROOM {
+            self.out.drain(..self.written);
+            self.written = 0;
+        }
+    }
+
     /// Keeps no room for the next answer.
     pub fn tidy(&mut self) {
         self.out = Vec::new();
@@ -158,7 +179,7 @@ impl State {
     /// How much the stream at `at` may send now.
     pub fn room(&self, at: usize) -> usize {
         let stream = &self.streams[at];
-        let turn = stream.turn || self.turns.is_empty();
+        let turn = stream.turn || (self.turns.is_empty() && self.given == 0);
         if !turn || self.waiting() >= ROOM {
             return 0;
         }
@@ -171,18 +192,23 @@ impl State {
         if self.window <= 0 || self.turns.is_empty() {
             return;
         }
-        let mut given = self.streams.iter().filter(|stream| stream.turn).count();
         let room = ROOM.saturating_sub(self.waiting()).min(self.window as usize);
         let frames = room.div_ceil(LARGEST);
-        while given < frames {
+        while self.given < frames {
             let Some((id, waker)) = self.turns.pop_front() else { return };
-            // It may have ended while it waited.
             if let Some(at) = self.at(id) {
                 self.streams[at].turn = true;
+                self.given += 1;
                 waker.wake();
-                given += 1;
             }
         }
+    }
+
+    /// Whether the stream at `at` had a turn; it has none any more.
+    pub fn end_turn(&mut self, at: usize) -> bool {
+        let had = std::mem::take(&mut self.streams[at].turn);
+        self.given -= usize::from(had);
+        had
     }
 
     /// Makes several frames of the block of fields that begins at `begin` and is too large for one.
@@ -220,6 +246,7 @@ impl State {
             window: self.first_window,
             sender: None,
             turn: false,
+            begun: false,
             answered: false,
             upload,
             ended,
@@ -342,47 +369,75 @@ impl State {
         self.largest = largest;
     }
 
+    /// Takes a frame of a body that nobody will answer.
+    pub fn ignore(&mut self, framed: u32) -> Result<(), Fault> {
+        self.receivable -= i64::from(framed);
+        if self.receivable < 0 {
+            return Err(Fault::Connection(Code::FlowControl));
+        }
+        self.give_back(framed);
+        Ok(())
+    }
+
     /// The client took its request back.
-    pub fn taken_back(&mut self, id: u32) -> Result<(), Fault> {
+    pub fn taken_back(&mut self, id: u32) -> Result<(), Code> {
         let Some(at) = self.at(id) else { return Ok(()) };
+        let begun = self.streams[at].begun;
         self.remove(at);
-        self.try_patience()
+        if begun { Ok(()) } else { self.try_patience() }
     }
 
     /// Ends a stream with a fault of the client's.
-    pub fn reset(&mut self, id: u32, code: Code) -> Result<(), Fault> {
+    pub fn reset(&mut self, id: u32, code: Code) -> Result<(), Code> {
         match self.at(id) {
             Some(at) => self.cut_off(at, code),
-            None => frame::reset(id, code, &mut self.out),
+            None => {
+                frame::reset(id, code, &mut self.out);
+                self.remember_cut(id);
+            }
         }
         self.try_patience()
     }
 
     /// One that has the work of a request begun and does not wait for its answer, again and again, is sent away
     /// (CVE-2023-44487), whether it takes the request back or has us do it (CVE-2025-8671).
-    fn try_patience(&mut self) -> Result<(), Fault> {
+    fn try_patience(&mut self) -> Result<(), Code> {
         self.patience = self.patience.saturating_sub(1);
-        if self.patience == 0 { Err(Fault::Connection(Code::EnhanceYourCalm)) } else { Ok(()) }
+        if self.patience == 0 { Err(Code::EnhanceYourCalm) } else { Ok(()) }
     }
 
     /// An answer was waited for.
-    pub fn restore_patience(&mut self) {
+    pub fn add_patience(&mut self) {
         self.patience = PATIENCE.min(self.patience + 1);
+    }
+
+    /// Enough time went by.
+    pub fn restore_patience(&mut self) {
+        self.patience = PATIENCE;
     }
 
     /// Closes a stream before the client has.
     pub fn cut_off(&mut self, at: usize, code: Code) {
         let id = self.streams[at].id;
         frame::reset(id, code, &mut self.out);
+        self.remember_cut(id);
+        self.remove(at);
+    }
+
+    fn remember_cut(&mut self, id: u32) {
         if self.cut.len() >= CUT {
             self.cut.pop_front();
         }
         self.cut.push_back(id);
-        self.remove(at);
     }
 
     pub fn remove(&mut self, at: usize) {
+        // It is for somebody else.
+        if self.end_turn(at) {
+            self.wake();
+        }
         let mut stream = self.streams.remove(at);
+        self.turns.retain(|(waiting, _)| *waiting != stream.id);
         if let Some(task) = stream.task.take() {
             task.abort();
         }
@@ -391,9 +446,6 @@ impl State {
                 reader.wake();
             }
             self.give_back(upload.data.len() as u32);
-        }
-        if stream.turn {
-            self.wake();
         }
     }
 
@@ -405,12 +457,75 @@ impl State {
     }
 }
 
+impl Upload {
+    /// Gives back to the client what it may send anew, if that is worth a frame.
+    pub fn give_back(&mut self, id: u32, out: &mut Vec<u8>) -> bool {
+        let worth = self.used >= STREAM_WINDOW / GIVE_BACK;
+        if worth {
+            frame::window_update(id, self.used, out);
+            self.receivable += i64::from(std::mem::take(&mut self.used));
+        }
+        worth
+    }
+}
+
 impl Stream {
     fn wake_sender(&mut self) {
         if self.window > 0
             && let Some(sender) = self.sender.take()
         {
             sender.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_sent_takes_no_room_though_there_is_always_more() {
+        let mut state = State::default();
+        let frame = [7; LARGEST];
+        for _ in 0..1000 {
+            while state.waiting() < ROOM {
+                state.out.extend_from_slice(&frame);
+            }
+            state.sent(LARGEST / 2);
+            assert_eq!(state.unsent()[0], 7);
+        }
+        assert!(state.out.capacity() < 8 * ROOM, "{} bytes", state.out.capacity());
+    }
+
+    #[test]
+    fn a_stream_that_ends_leaves_its_place_and_its_turn_to_others() {
+        let mut state = State::default();
+        for id in [1, 3, 5] {
+            state.begin(id, true, None);
+            state.turns.push_back((id, Waker::noop().clone()));
+        }
+        state.remove(0);
+        assert_eq!(state.turns.len(), 2);
+        state.window = 1;
+        state.give_turns();
+        let has_turn = |state: &State, id| state.at(id).is_some_and(|at| state.streams[at].turn);
+        assert!(has_turn(&state, 3) && !has_turn(&state, 5), "one frame is one turn");
+        state.remove(0);
+        state.give_turns();
+        assert!(has_turn(&state, 5) && state.turns.is_empty());
+    }
+    #[test]
+    fn whoever_had_its_turn_waits_until_the_others_had_theirs() {
+        let mut state = State { window: LARGEST_WINDOW, ..State::default() };
+        for id in [1, 3, 5] {
+            state.begin(id, true, None);
+            state.turns.push_back((id, Waker::noop().clone()));
+        }
+        state.give_turns();
+        for at in 0..3 {
+            assert!(state.room(at) > 0);
+            state.end_turn(at);
+            assert_eq!(state.room(at) > 0, at == 2, "stream {at} goes on");
         }
     }
 }

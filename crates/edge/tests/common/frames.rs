@@ -1,6 +1,5 @@
 //! A client of HTTP/2 that writes its frames itself, right or wrong.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -77,7 +76,10 @@ impl Framed {
     /// Has said nothing yet.
     pub async fn silent(edge: &TestEdge, authority: &Authority) -> Self {
         let config = authority.client(&["h2"], false);
-        Self { stream: connect(edge.https(), &Arc::clone(&config), HOST).await.unwrap() }
+        let stream = connect(edge.https(), &config, HOST).await.unwrap();
+        // Else each small frame would wait for the acknowledgement of the one before.
+        stream.get_ref().0.set_nodelay(true).unwrap();
+        Self { stream }
     }
 
     pub async fn write(&mut self, bytes: &[u8]) {

@@ -93,36 +93,39 @@ async fn an_answer_comes_as_the_windows_of_its_client_allow() {
 }
 
 #[tokio::test]
-async fn answers_share_the_room_of_a_connection_and_all_come_to_their_end() {
+async fn answers_share_a_connection_evenly_and_all_come_to_their_end() {
     let world = world(limits()).await;
-    // The window of the connection, 65,535 bytes, is the only bound.
-    let mut client = world.open(&[(INITIAL_WINDOW_SIZE, 1 << 30)]).await;
-    for stream in [1, 3, 5, 7] {
-        client.get(stream, "/download/20").await;
-    }
-    let (mut came, mut ended) = ([0; 4], Vec::new());
-    let mut first_end = [0; 4];
-    while ended.len() < 4 {
-        let frame = client.next().await.expect("the connection ended");
-        assert_ne!(frame.kind, RST_STREAM, "{frame:?}");
-        if frame.kind != DATA {
-            continue;
+    // The window of the connection is the bound, and opens by a frame, or by more than all streams send in a turn.
+    for step in [16 * 1024, 128 * 1024] {
+        let mut client = world.open(&[(INITIAL_WINDOW_SIZE, 1 << 30)]).await;
+        // 65,535 bytes are there from the beginning.
+        client.send(WINDOW_UPDATE, 0, 0, &(step as u32).to_be_bytes()).await;
+        let streams = [1, 3, 5];
+        for stream in streams {
+            client.get(stream, "/download/100").await;
         }
-        let at = (frame.stream / 2) as usize;
-        came[at] += frame.content.len();
-        if frame.ends() {
-            if ended.is_empty() {
-                first_end = came;
+        let (mut came, mut first_end, mut ended, mut used) = ([0; 3], None, 0, 0);
+        while ended < streams.len() {
+            let frame = client.next().await.expect("the connection ended");
+            assert_ne!(frame.kind, RST_STREAM, "{frame:?}");
+            if frame.kind != DATA {
+                continue;
             }
-            ended.push(frame.stream);
+            came[(frame.stream / 2) as usize] += frame.content.len();
+            used += frame.content.len();
+            if frame.ends() {
+                ended += 1;
+                first_end.get_or_insert(came);
+            }
+            if used >= step {
+                let more = std::mem::take(&mut used) as u32;
+                client.send(WINDOW_UPDATE, 0, 0, &more.to_be_bytes()).await;
+            }
         }
-        let more = (frame.content.len() as u32).to_be_bytes();
-        if !frame.content.is_empty() {
-            client.send(WINDOW_UPDATE, 0, 0, &more).await;
-        }
+        assert_eq!(came, [100 * 64 * 1024; 3]);
+        let least = first_end.unwrap().into_iter().min().unwrap();
+        assert!(least > 50 * 64 * 1024, "step {step}: one had to wait: {first_end:?}");
     }
-    assert_eq!(came, [20 * 64 * 1024; 4]);
-    assert!(first_end.iter().all(|bytes| *bytes > 8 * 64 * 1024), "one had to wait: {first_end:?}");
 }
 
 #[tokio::test]
@@ -263,7 +266,11 @@ async fn a_client_that_is_sent_away_has_what_it_sent_before_it_heard_of_that_ans
     client.send(PING, ACK, 0, &ping.content).await;
     let last = client.find(GOAWAY).await;
     assert_eq!((last.number(0), last.number(4)), (3, NO_ERROR));
-    client.get(5, "/").await;
+    // Nothing that belongs to a request that is not answered is a fault.
+    client.send(HEADERS, END_HEADERS, 5, &head("POST", "/upload")).await;
+    client.send(DATA, 0, 5, b"leaves").await;
+    client.send(WINDOW_UPDATE, 0, 5, &[0, 0, 0, 1]).await;
+    client.send(RST_STREAM, 0, 5, &8u32.to_be_bytes()).await;
     client.send(PING, 0, 0, &[0; 8]).await;
     client.find(PING).await;
     backend.go();
@@ -363,4 +370,64 @@ async fn an_upload_beyond_its_windows_is_no_client_of_ours() {
     }
     let reset = client.find(RST_STREAM).await;
     assert_eq!((reset.stream, reset.number(0)), (1, FLOW_CONTROL_ERROR));
+}
+
+#[tokio::test]
+async fn what_comes_for_a_stream_that_was_refused_is_no_further_fault() {
+    let world = world(limits()).await;
+    let mut client = world.open(&[]).await;
+    let odd = [head("POST", "/upload"), field("te", "gzip")].concat();
+    client.send(HEADERS, END_HEADERS, 1, &odd).await;
+    for _ in 0..300 {
+        client.send(DATA, 0, 1, b"x").await;
+    }
+    client.send(HEADERS, WHOLE, 1, &field("x-sum", "7")).await;
+    client.get(3, "/").await;
+    let reset = client.find(RST_STREAM).await;
+    assert_eq!((reset.stream, reset.number(0)), (1, PROTOCOL_ERROR));
+    assert_eq!(client.answer(3).await.1, b"tea");
+}
+
+#[tokio::test]
+async fn answers_may_be_given_up_in_their_middle_as_often_as_a_client_likes() {
+    let world = world(limits()).await;
+    let mut client = world.open(&[(INITIAL_WINDOW_SIZE, 1)]).await;
+    for n in 0..400 {
+        client.get(2 * n + 1, "/download/10").await;
+        client.find(DATA).await;
+        client.send(RST_STREAM, 0, 2 * n + 1, &8u32.to_be_bytes()).await;
+    }
+    client.get(801, "/status/204").await;
+    assert!(client.find(HEADERS).await.ends());
+}
+
+#[tokio::test]
+async fn padding_alone_uses_up_no_window_either() {
+    let world = world(limits()).await;
+    let mut client = world.open(&[]).await;
+    client.send(HEADERS, END_HEADERS, 1, &head("POST", "/upload")).await;
+    let padding = [&[255][..], &[0; 255]].concat();
+    let mut window = 256 * 1024;
+    for _ in 0..2_000 {
+        while window < padding.len() {
+            let more = client.find(WINDOW_UPDATE).await;
+            window += if more.stream == 1 { more.number(0) as usize } else { 0 };
+        }
+        window -= padding.len();
+        client.send(DATA, PADDED, 1, &padding).await;
+    }
+    client.send(DATA, END_STREAM, 1, b"").await;
+    assert_eq!(client.answer(1).await, (OK, b"0".to_vec()));
+}
+
+#[tokio::test]
+async fn a_client_that_waits_for_a_word_before_its_body_gets_it() {
+    let world = world(limits()).await;
+    let mut client = world.open(&[]).await;
+    let asks = [head("POST", "/echo"), field("expect", "100-continue")].concat();
+    client.send(HEADERS, END_HEADERS, 1, &asks).await;
+    let go_on = client.find(HEADERS).await;
+    assert_eq!((&go_on.content[..], go_on.ends()), (&b"\x08\x03100"[..], false));
+    client.send(DATA, END_STREAM, 1, b"leaves").await;
+    assert_eq!(client.answer(1).await, (OK, b"leaves".to_vec()));
 }

@@ -17,6 +17,9 @@ impl Default for Decoder {
     }
 }
 
+/// Bytes of fields that a block may stand for. No head that is answered is nearly as large; what is larger was made to
+/// keep us busy.
+const MOST: usize = 256 * 1024;
 /// Strings that were longer than this leave no room behind.
 const KEPT: usize = 1024;
 
@@ -24,12 +27,17 @@ impl Decoder {
     /// Gives `sink` the name and value of each field in `block`.
     pub fn decode(&mut self, block: &[u8], mut sink: impl FnMut(&[u8], &[u8])) -> Result<(), Odd> {
         let mut rest = block;
-        let mut began = false;
+        let (mut began, mut size) = (false, 0);
+        let mut sink = |name: &[u8], value: &[u8]| {
+            size += name.len() + value.len();
+            sink(name, value);
+            if size > MOST { Err(Odd) } else { Ok(()) }
+        };
         while let Some(first) = rest.first().copied() {
             match first {
                 0x80.. => {
                     let (name, value) = self.known(integer(&mut rest, 7)?)?;
-                    sink(name, value);
+                    sink(name, value)?;
                 }
                 0x40.. => self.literal(&mut rest, 6, true, &mut sink)?,
                 0x20.. => {
@@ -67,7 +75,7 @@ impl Decoder {
         rest: &mut &[u8],
         prefix: u32,
         add: bool,
-        sink: &mut impl FnMut(&[u8], &[u8]),
+        sink: &mut impl FnMut(&[u8], &[u8]) -> Result<(), Odd>,
     ) -> Result<(), Odd> {
         let index = integer(rest, prefix)?;
         let mut spelled = std::mem::take(&mut self.name);
@@ -80,7 +88,7 @@ impl Decoder {
             }
         };
         let value = string(rest, &mut self.value)?;
-        sink(name, value);
+        sink(name, value)?;
         if add {
             self.recent.add(name, value, self.limit);
         }
@@ -181,6 +189,15 @@ mod tests {
         assert_eq!(read(&mut decoder, &[0xbf]), Err(Odd));
         read(&mut decoder, &[0x20]).unwrap();
         assert_eq!(read(&mut decoder, &[0xbe]), Err(Odd));
+    }
+
+    #[test]
+    fn a_short_block_cannot_stand_for_endless_fields() {
+        let mut decoder = Decoder::default();
+        let long = [&[0x40, 1, b'n', 0x7f, 0xa1, 0x1e][..], &[b'v'; 4000]].concat();
+        decoder.decode(&long, |_, _| {}).unwrap();
+        assert_eq!(decoder.decode(&[0xbe; 60], |_, _| {}), Ok(()));
+        assert_eq!(decoder.decode(&[0xbe; 70], |_, _| {}), Err(Odd));
     }
 
     #[test]
