@@ -341,8 +341,21 @@ mod tests {
             "X-A",
             "x a",
         ];
-        let values =
-            ["GET", "https", "tea", "/a?b", "/ x", "trailers", "7", "0", "a=b", "", "a\r\nb: c"];
+        let values = [
+            "GET",
+            "https",
+            "tea",
+            "/a?b",
+            "/ x",
+            "trailers",
+            " 7",
+            "7\t",
+            "7",
+            "0",
+            "a=b",
+            "",
+            "a\r\nb: c",
+        ];
         let literal = (
             prop::sample::select(&[0x00_u8, 0x10, 0x40][..]),
             prop::sample::select(names.to_vec()),

@@ -28,6 +28,11 @@ fn fill(asked: &Asked, request: &mut Request<ClientBody>) -> Result<(), Refusal>
     let text = &asked.text[..];
     let mut lines = Lines::new();
     let head = parse(text, &mut lines)?.ok_or(odd)?;
+    // The whole address is said apart from the path (RFC 9113, 8.3.1).
+    let is_path = head.origin_form || head.target.of(text) == b"*";
+    if !is_path {
+        return Err(odd);
+    }
     if asked.ended && head.framing != Framing::Length(0) {
         return Err(odd);
     }

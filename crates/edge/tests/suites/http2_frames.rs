@@ -431,3 +431,17 @@ async fn a_client_that_waits_for_a_word_before_its_body_gets_it() {
     client.send(DATA, END_STREAM, 1, b"leaves").await;
     assert_eq!(client.answer(1).await, (OK, b"leaves".to_vec()));
 }
+
+#[tokio::test]
+async fn a_path_is_a_path() {
+    let world = world(limits()).await;
+    let mut client = world.open(&[]).await;
+    let addresses = [&format!("https://{HOST}/"), "tea", "/a b", "/ HTTP/1.1", "*", "?a"];
+    for (stream, path) in (1..).step_by(2).zip(addresses) {
+        client.get(stream, path).await;
+        let (status, _) = client.answer(stream).await;
+        // Indexed: 400.
+        assert_eq!(status, 0x8c, "{path}");
+    }
+    assert_eq!(world.backend.requests(), 0);
+}
