@@ -126,10 +126,10 @@ fn a_certificate_from_files_is_served_replaced_without_a_restart_and_kept_while_
     let second = scene.make_certificate();
     scene.harness.eventually("the new one is served", || scene.served().as_ref() == Some(&second));
     std::fs::write(&scene.key, "half a key").expect("written");
-    let told = || scene.seen()["note"].as_str().map(str::to_owned).unwrap_or_default();
+    let told = |scene: &Scene| scene.seen()["note"].as_str().unwrap_or_default().to_owned();
     scene.harness.eventually("the broken file is named", || {
-        told().contains(&*scene.key.to_string_lossy())
-            && told().ends_with("the one before stays in force")
+        told(&scene).contains(&*scene.key.to_string_lossy())
+            && told(&scene).ends_with("the one before stays in force")
     });
     println!("{}", scene.harness.expect(0, &["status", "staging"]));
     assert_eq!(scene.served().as_ref(), Some(&second));
@@ -142,5 +142,13 @@ fn a_certificate_from_files_is_served_replaced_without_a_restart_and_kept_while_
 
     // The edge serves it alone.
     scene.harness.kill_server();
+    assert_eq!(scene.served().as_ref(), Some(&third));
+
+    // And a server that finds the files broken leaves it in force.
+    std::fs::write(&scene.key, "half a key").expect("written");
+    scene.harness.start();
+    scene.harness.eventually("the broken file is named", || {
+        told(&scene).ends_with("the one before stays in force")
+    });
     assert_eq!(scene.served().as_ref(), Some(&third));
 }

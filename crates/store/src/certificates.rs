@@ -21,9 +21,10 @@ pub struct AcmeAccount {
     pub url: Option<String>,
 }
 
-/// A certificate that a CA gave for `names`. Printing it for people shows nothing of its key.
+/// A certificate that a CA gave for `names`, or that was read from files. Printing it for people shows nothing of its key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct StoredCertificate {
+    /// The CA's, or the paths of the files.
     pub directory: String,
     /// Sorted.
     pub names: Vec<String>,

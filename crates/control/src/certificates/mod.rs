@@ -16,7 +16,7 @@ mod pair;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -66,7 +66,7 @@ pub struct Keeper {
     said: BTreeMap<EnvironmentName, Option<String>>,
 }
 
-/// Which CA, and which names, sorted.
+/// Which CA, or which files, and which names, sorted.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Subject {
     directory: String,
@@ -90,10 +90,18 @@ impl Board {
 
 impl Subject {
     fn of(acme: &Acme, names: &[String]) -> Self {
+        Self::new(acme.directory.clone(), names)
+    }
+
+    fn of_files(certificate: &Path, key: &Path, names: &[String]) -> Self {
+        Self::new(format!("{} {}", certificate.display(), key.display()), names)
+    }
+
+    fn new(directory: String, names: &[String]) -> Self {
         let mut names = names.to_vec();
         names.sort();
         names.dedup();
-        Self { directory: acme.directory.clone(), names }
+        Self { directory, names }
     }
 }
 
@@ -142,9 +150,7 @@ impl Keeper {
         for (environment, wish) in wishes {
             let (pair, source, note) = match &wish.tls.certificate {
                 CertificateSource::Files { certificate, key } => {
-                    let project = &self.shared.config.project;
-                    let (pair, note) =
-                        self.files.read(project.join(certificate), project.join(key));
+                    let (pair, note) = self.of_files(certificate, key, &wish.names).await;
                     (pair, certificate.clone(), note)
                 }
                 CertificateSource::Acme(acme) => {
@@ -177,6 +183,32 @@ impl Keeper {
         // In this order: what is told to be in force is.
         self.shared.offer(|offered| offered.certificates = certificates).await;
         *lock(&self.board.0) = views;
+    }
+
+    /// What the files say. What was good is in the store too, so that broken files take nothing away from whoever starts
+    /// a server again.
+    async fn of_files(
+        &mut self,
+        certificate: &str,
+        key: &str,
+        names: &[String],
+    ) -> (Option<Pair>, Option<String>) {
+        let project = &self.shared.config.project;
+        let (certificate, key) = (project.join(certificate), project.join(key));
+        let subject = Subject::of_files(&certificate, &key, names);
+        let (pair, note) = self.files.read(certificate, key);
+        let kept = self.issued.get(&subject);
+        let Some(pair) = pair else {
+            let stays = kept.map_or("", |_| "; the one before stays in force");
+            return (kept.cloned(), note.map(|note| note + stays));
+        };
+        if kept.is_none_or(|kept| (&kept.chain, &kept.key) != (&pair.chain, &pair.key)) {
+            if let Err(error) = self.keep(&subject, &pair).await {
+                tracing::warn!(%error, "a certificate is in force and not in the store");
+            }
+            self.issued.insert(subject, pair.clone());
+        }
+        (Some(pair), note)
     }
 
     /// Begins an order where one is due. Says what is waited for.
@@ -257,17 +289,21 @@ impl Keeper {
     ) -> Result<Pair, String> {
         let pair = result.map_err(|error| error.to_string())?;
         let store = &self.shared.config.store;
+        self.keep(subject, &pair).await.map_err(|error| error.to_string())?;
+        let attempts = Attempts::succeeded(wall(), &self.shared.config.pace);
+        let noted = store.keep_acme_attempts(&subject.directory, &subject.names, attempts).await;
+        noted.map_err(|error| error.to_string())?;
+        Ok(pair)
+    }
+
+    async fn keep(&self, subject: &Subject, pair: &Pair) -> Result<(), store::StoreError> {
         let kept = StoredCertificate {
             directory: subject.directory.clone(),
             names: subject.names.clone(),
             chain: pair.chain.clone(),
             key: pair.key.clone(),
         };
-        store.keep_certificate(&kept).await.map_err(|error| error.to_string())?;
-        let attempts = Attempts::succeeded(wall(), &self.shared.config.pace);
-        let noted = store.keep_acme_attempts(&subject.directory, &subject.names, attempts).await;
-        noted.map_err(|error| error.to_string())?;
-        Ok(pair)
+        self.shared.config.store.keep_certificate(&kept).await
     }
 
     /// A certificate for other names of the same CA that still covers some, while the right one is not there.
