@@ -125,10 +125,15 @@ impl ProcessEngine {
         index: u32,
     ) -> ReplicaStatus {
         debug_assert!(slots::runs(service));
-        let status = self.attended_status(unit).await;
+        let mut status = self.attended_status(unit).await;
+        let mut child = status.as_ref().and_then(living_child);
+        if child.is_none() && status.as_ref().is_some_and(|s| s.phase == Phase::Running) {
+            // It died in this moment: how is about to be said.
+            status = self.attended_status(unit).await;
+            child = status.as_ref().and_then(living_child);
+        }
         let address = local(unit.port().unwrap_or(0));
         let restarts = status.as_ref().map_or(0, |status| status.restarts);
-        let child = status.as_ref().and_then(living_child);
         let state = match (child, &status) {
             (Some(child), Some(status)) => {
                 self.readiness(unit, status, child, address, &service.health).await
