@@ -117,9 +117,13 @@ impl Streams {
 /// Whether `request` came in a form that only a gRPC server understands.
 pub fn is_grpc<B>(request: &Request<B>) -> bool {
     let kind = request.headers().get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    is_grpc_kind(kind) && request.version() == Version::HTTP_2
+}
+
+/// Whether a content type is one of gRPC's.
+pub fn is_grpc_kind(kind: &[u8]) -> bool {
     let rest = kind.strip_prefix(b"application/grpc");
-    let grpc = rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')));
-    grpc && request.version() == Version::HTTP_2
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
 /// Sends `request` to one of `replicas`. It goes out a second time only if it was never written.

@@ -26,6 +26,7 @@ use crate::headers::REQUEST_ID;
 use crate::lines::Lines;
 use crate::proxy;
 use crate::strict::{Framing, parse};
+use crate::upstream_h2::is_grpc_kind;
 
 /// Answers one request. However this ends, the stream is closed.
 pub async fn answer(link: Rc<Link>, id: u32, asked: Asked) {
@@ -67,6 +68,12 @@ impl Open {
         let head = parse(&asked.text, &mut lines).ok()??;
         // What promises a body has none to come: never for a connection that others will use.
         if head.framing != Framing::Length(0) {
+            return None;
+        }
+        // A call without a message: its server speaks no HTTP/1.
+        let text = &asked.text[..];
+        let kinds = head.lines().iter().filter(|line| line.name(text) == b"content-type");
+        if kinds.map(|line| line.value(text)).any(is_grpc_kind) {
             return None;
         }
         fast::admit(worker, arrival, &head, &asked.text, "HTTP/2")

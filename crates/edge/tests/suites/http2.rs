@@ -321,6 +321,17 @@ async fn grpc_passes_over_one_shared_connection() {
 }
 
 #[tokio::test]
+async fn a_grpc_call_without_a_message_reaches_its_server() {
+    let (grpc, (edge, authority)) = (GrpcBackend::start().await, secured(&[HOST]).await);
+    edge.client.publish(&grpc.table(1)).await.unwrap();
+    let streams = Streams::open(&edge, &authority, HOST).await;
+    let call = Request::post(url("/tea.Shop/List")).header("content-type", "application/grpc");
+    let call = call.header("te", "trailers").body(empty()).unwrap();
+    let body = streams.send(call).await.unwrap().into_body().collect().await.unwrap();
+    assert_eq!(body.trailers().expect("it has a status")["grpc-status"], "0");
+}
+
+#[tokio::test]
 async fn a_grpc_stream_flows_both_ways_and_ends_as_unavailable_when_its_slot_is_gone() {
     let (grpc, (edge, authority)) = (GrpcBackend::start().await, secured(&[HOST]).await);
     edge.client.publish(&grpc.table(1)).await.unwrap();
