@@ -9,7 +9,7 @@ use domain::Digest;
 use domain::slot::BackingSpec;
 use serde::{Deserialize, Serialize};
 
-use super::observe::{living_child, local, why_down};
+use super::observe::{local, why_down};
 use super::{ProcessEngine, postgres, redis};
 use crate::EngineError;
 use crate::unit::{Backoff, LogPlan, Mode, UnitSpec, write_json};
@@ -121,10 +121,9 @@ impl ProcessEngine {
             if !unit.spec_path().exists() {
                 return Err("it was stopped meanwhile".to_owned());
             }
-            let status = self.attended_status(&unit).await;
+            let (status, up) = self.attended(&unit).await.unzip();
             let address = local(unit.port().unwrap_or(0));
-            let up = status.as_ref().and_then(living_child);
-            let problem = match (up, &status) {
+            let problem = match (up.flatten(), &status) {
                 (Some(_), _) => match record.ping(address).await {
                     Ok(()) => return Ok(address),
                     Err(problem) => problem,

@@ -125,13 +125,8 @@ impl ProcessEngine {
         index: u32,
     ) -> ReplicaStatus {
         debug_assert!(slots::runs(service));
-        let mut status = self.attended_status(unit).await;
-        let mut child = status.as_ref().and_then(living_child);
-        if child.is_none() && status.as_ref().is_some_and(|s| s.phase == Phase::Running) {
-            // It died in this moment: how is about to be said.
-            status = self.attended_status(unit).await;
-            child = status.as_ref().and_then(living_child);
-        }
+        let (status, child) = self.attended(unit).await.unzip();
+        let child = child.flatten();
         let address = local(unit.port().unwrap_or(0));
         let restarts = status.as_ref().map_or(0, |status| status.restarts);
         let state = match (child, &status) {
@@ -151,8 +146,9 @@ impl ProcessEngine {
         ReplicaStatus { index, endpoint: Endpoint::Http(address), state, restarts, pid, ends }
     }
 
-    /// What the shim says; a unit without a shim that should have one gets one first.
-    pub(super) async fn attended_status(&self, unit: &Unit) -> Option<UnitStatus> {
+    /// What the shim says, and its command if that lives: at one moment, as it may die in the next. A unit without a
+    /// shim that should have one gets one first.
+    pub(super) async fn attended(&self, unit: &Unit) -> Option<(UnitStatus, Option<ProcessRef>)> {
         if !unit.attended() && unit.spec_path().exists() {
             self.memory.forget(unit);
             if let Err(error) = self.keeper.revive(unit).await {
@@ -162,10 +158,11 @@ impl ProcessEngine {
         let deadline = Instant::now() + Duration::from_millis(500);
         loop {
             let status = unit.status()?;
+            let child = living_child(&status);
             // Dead, and its supervisor is about to say how.
-            let unsaid = status.phase == Phase::Running && living_child(&status).is_none();
+            let unsaid = status.phase == Phase::Running && child.is_none();
             if !unsaid || !unit.attended() || Instant::now() > deadline {
-                return Some(status);
+                return Some((status, child));
             }
             tokio::time::sleep(clock::TICK).await;
         }
@@ -232,9 +229,9 @@ impl ProcessEngine {
     }
 
     async fn look_at_backing(&self, unit: &Unit, record: &BackingRecord) -> BackingStatus {
-        let status = self.attended_status(unit).await;
+        let (status, child) = self.attended(unit).await.unzip();
+        let child = child.flatten();
         let address = local(unit.port().unwrap_or(0));
-        let child = status.as_ref().and_then(living_child);
         let problem = match (child, &status) {
             (Some(_), _) => record.ping(address).await.err(),
             (None, Some(status)) => Some(why_down(unit, status).await),

@@ -102,7 +102,7 @@ impl ProcessEngine {
         if !unit.spec_path().exists() {
             return None;
         }
-        self.attended_status(&unit).await
+        self.attended(&unit).await.map(|(status, _)| status)
     }
 
     /// Its last output, oldest first.
