@@ -248,7 +248,9 @@ async fn commands_that_run_side_by_side_end_each_with_its_own_status() {
 async fn a_command_that_nobody_listens_to_any_more_is_stopped() {
     let home = Home::new();
     let engine = home.engine();
-    engine.apply(&slot(Color::Blue, 1, vec![service(&home, "web", "sleep 300")])).await.unwrap();
+    engine.apply(&slot(Color::Blue, 1, vec![service(&home, "web", SERVE)])).await.unwrap();
+    // While a process is on its way from the shell to its command it shows no environment.
+    until_ready(&engine, Color::Blue, "web").await;
     let before = home.processes();
     let command = ["sh", "-c", "echo begun; sleep 777"].map(str::to_owned);
     let (output, mut said) = tokio::sync::mpsc::channel(1);
