@@ -177,15 +177,15 @@ impl Api {
             let differs = differ.and_then(|differ| differ.get(service));
             for index in 0..differs.copied().unwrap_or(built.replicas).max(1) {
                 let source = LogSource::Replica { slot, service: service.clone(), index };
+                let mut there = contained.iter().chain(units.iter().map(|unit| &unit.source));
+                if there.any(|there| *there == source) {
+                    continue;
+                }
                 if self.world.engine.logs(environment, &source, 1).await.is_ok() {
                     gone.push(source);
                 }
             }
         }
-        let is_there = |gone: &LogSource| {
-            contained.iter().chain(units.iter().map(|u| &u.source)).any(|s| s == gone)
-        };
-        gone.retain(|source| !is_there(source));
         gone
     }
 }
