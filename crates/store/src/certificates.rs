@@ -26,7 +26,7 @@ pub struct AcmeAccount {
 pub struct StoredCertificate {
     /// The CA's, or the paths of the files.
     pub directory: String,
-    /// Sorted.
+    /// Sorted; none of files, which are kept for whatever names they are wanted.
     pub names: Vec<String>,
     /// PEM.
     pub chain: String,
@@ -83,7 +83,7 @@ impl Store {
         kept.map(drop).map_err(|source| self.sql("keeping an account in", source))
     }
 
-    /// All certificates that CAs gave.
+    /// All certificates that CAs gave, and those that were read from files.
     pub async fn certificates(&self) -> Result<Vec<StoredCertificate>, StoreError> {
         let rows = sqlx::query("SELECT directory, names, chain, key FROM certificates")
             .fetch_all(self.pool())
@@ -91,7 +91,7 @@ impl Store {
         let rows = rows.map_err(|source| self.sql("reading certificates from", source))?;
         let read = |row: &SqliteRow| StoredCertificate {
             directory: row.get(0),
-            names: row.get::<&str, _>(1).split(' ').map(str::to_owned).collect(),
+            names: row.get::<&str, _>(1).split_whitespace().map(str::to_owned).collect(),
             chain: row.get(2),
             key: row.get(3),
         };

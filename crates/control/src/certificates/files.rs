@@ -1,4 +1,4 @@
-//! Certificates from files of the machine: read when they changed, kept in force while they are broken.
+//! Certificates from files of the machine: read when they changed.
 
 use std::collections::BTreeMap;
 use std::fs::Metadata;
@@ -15,11 +15,9 @@ const MOST_BYTES: u64 = 1 << 20;
 #[derive(Default)]
 pub struct Files(BTreeMap<(PathBuf, PathBuf), Known>);
 
-#[derive(Default)]
 struct Known {
     stamps: [Option<Stamp>; 2],
-    pair: Option<Pair>,
-    problem: Option<String>,
+    read: Result<Pair, String>,
 }
 
 /// A file that has the same is the same.
@@ -31,23 +29,18 @@ struct Stamp {
 }
 
 impl Files {
-    /// The pair in force, and what is wrong with the files if something is.
-    pub fn read(&mut self, certificate: PathBuf, key: PathBuf) -> (Option<Pair>, Option<String>) {
+    /// The pair that the files hold now, or what is wrong with them.
+    pub fn read(&mut self, certificate: PathBuf, key: PathBuf) -> Result<Pair, String> {
         let stamps = [stamp(&certificate), stamp(&key)];
-        let known = self.0.entry((certificate.clone(), key.clone())).or_default();
+        let paths = (certificate, key);
         // What is not there is looked for again each time: the reason may be another one by now.
-        if known.stamps != stamps || stamps.contains(&None) {
-            known.stamps = stamps;
-            match load(&certificate, &key) {
-                Ok(pair) => (known.pair, known.problem) = (Some(pair), None),
-                Err(why) => {
-                    let kept =
-                        if known.pair.is_some() { "; the one before stays in force" } else { "" };
-                    known.problem = Some(format!("{why}{kept}"));
-                }
-            }
+        let same = |known: &&Known| known.stamps == stamps && !stamps.contains(&None);
+        if let Some(known) = self.0.get(&paths).filter(same) {
+            return known.read.clone();
         }
-        (known.pair.clone(), known.problem.clone())
+        let read = load(&paths.0, &paths.1);
+        self.0.insert(paths, Known { stamps, read: read.clone() });
+        read
     }
 }
 
@@ -93,23 +86,19 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_pair_is_read_and_a_broken_one_keeps_the_old_in_force() {
+    fn a_changed_pair_is_read_and_what_is_wrong_with_a_broken_one_is_told_without_its_key() {
         let folder = tempfile::tempdir().unwrap();
         let mut files = Files::default();
         let mut read = || files.read(folder.path().join("c.pem"), folder.path().join("k.pem"));
-        let (pair, problem) = read();
-        assert!(pair.is_none() && problem.unwrap().contains("c.pem"));
+        assert!(read().err().unwrap().contains("c.pem"));
         write(folder.path(), "one.example.com");
-        let (first, problem) = read();
-        let first = first.unwrap();
-        assert_eq!(problem, None);
+        let first = read().unwrap();
+        assert_eq!(read().unwrap().chain, first.chain);
         std::fs::write(folder.path().join("k.pem"), "half a key").unwrap();
-        let (kept, problem) = read();
-        assert_eq!(kept.unwrap().chain, first.chain);
-        let problem = problem.unwrap();
+        let problem = read().err().unwrap();
         assert!(problem.contains("k.pem") && !problem.contains("half a key"), "{problem}");
+        assert_eq!(read().err().unwrap(), problem);
         write(folder.path(), "two.example.com");
-        let (second, problem) = read();
-        assert!(second.unwrap().chain != first.chain && problem.is_none());
+        assert_ne!(read().unwrap().chain, first.chain);
     }
 }

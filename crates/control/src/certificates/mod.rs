@@ -66,7 +66,7 @@ pub struct Keeper {
     said: BTreeMap<EnvironmentName, Option<String>>,
 }
 
-/// Which CA, or which files, and which names, sorted.
+/// Which CA and which names, sorted; or which files.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Subject {
     directory: String,
@@ -89,19 +89,16 @@ impl Board {
 }
 
 impl Subject {
-    fn of(acme: &Acme, names: &[String]) -> Self {
-        Self::new(acme.directory.clone(), names)
-    }
-
-    fn of_files(certificate: &Path, key: &Path, names: &[String]) -> Self {
-        Self::new(format!("{} {}", certificate.display(), key.display()), names)
-    }
-
-    fn new(directory: String, names: &[String]) -> Self {
+    fn of_acme(acme: &Acme, names: &[String]) -> Self {
         let mut names = names.to_vec();
         names.sort();
         names.dedup();
-        Self { directory, names }
+        Self { directory: acme.directory.clone(), names }
+    }
+
+    fn of_files(certificate: &Path, key: &Path) -> Self {
+        let directory = format!("{} {}", certificate.display(), key.display());
+        Self { directory, names: Vec::new() }
     }
 }
 
@@ -150,11 +147,11 @@ impl Keeper {
         for (environment, wish) in wishes {
             let (pair, source, note) = match &wish.tls.certificate {
                 CertificateSource::Files { certificate, key } => {
-                    let (pair, note) = self.of_files(certificate, key, &wish.names).await;
+                    let (pair, note) = self.read_files(certificate, key).await;
                     (pair, certificate.clone(), note)
                 }
                 CertificateSource::Acme(acme) => {
-                    let subject = Subject::of(acme, &wish.names);
+                    let subject = Subject::of_acme(acme, &wish.names);
                     let note = self.see_to(acme, &subject, now).await;
                     let pair = self.issued.get(&subject).or_else(|| self.substitute(&subject));
                     (pair.cloned(), acme.directory.clone(), note)
@@ -187,20 +184,18 @@ impl Keeper {
 
     /// What the files say. What was good is in the store too, so that broken files take nothing away from whoever starts
     /// a server again.
-    async fn of_files(
-        &mut self,
-        certificate: &str,
-        key: &str,
-        names: &[String],
-    ) -> (Option<Pair>, Option<String>) {
+    async fn read_files(&mut self, certificate: &str, key: &str) -> (Option<Pair>, Option<String>) {
         let project = &self.shared.config.project;
         let (certificate, key) = (project.join(certificate), project.join(key));
-        let subject = Subject::of_files(&certificate, &key, names);
-        let (pair, note) = self.files.read(certificate, key);
+        let subject = Subject::of_files(&certificate, &key);
+        let read = self.files.read(certificate, key);
         let kept = self.issued.get(&subject);
-        let Some(pair) = pair else {
-            let stays = kept.map_or("", |_| "; the one before stays in force");
-            return (kept.cloned(), note.map(|note| note + stays));
+        let pair = match read {
+            Ok(pair) => pair,
+            Err(why) => {
+                let stays = kept.map_or("", |_| "; the one before stays in force");
+                return (kept.cloned(), Some(why + stays));
+            }
         };
         if kept.is_none_or(|kept| (&kept.chain, &kept.key) != (&pair.chain, &pair.key)) {
             if let Err(error) = self.keep(&subject, &pair).await {
@@ -208,7 +203,7 @@ impl Keeper {
             }
             self.issued.insert(subject, pair.clone());
         }
-        (Some(pair), note)
+        (Some(pair), None)
     }
 
     /// Begins an order where one is due. Says what is waited for.
