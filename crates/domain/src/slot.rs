@@ -305,6 +305,13 @@ pub struct ReplicaStatus {
     pub ends: Option<Ends>,
 }
 
+impl ReplicaStatus {
+    /// How it ended before it was started again, as far as that is known: what it does now is not why.
+    pub fn end_before(&self) -> Option<Exit> {
+        self.ends.as_ref().filter(|_| self.restarts > 0)?.exit
+    }
+}
+
 /// How a replica's process ended since the slot was applied, whatever it does now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ends {

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use domain::Color;
-use domain::rollout::{Evidence, RolloutEvent};
-use domain::slot::{Exit, ReplicaState, SlotSpec, SlotStatus};
+use domain::rollout::{Evidence, RolloutEvent, starting};
+use domain::slot::SlotSpec;
 
 use super::{Effect, Job, evidence};
 use crate::world::endpoints;
@@ -33,9 +33,9 @@ pub async fn perform(job: &Job<'_>, slot: Color) -> Effect {
         if crashed.is_none() && status.ready() && status.release == spec.release {
             return Ok(RolloutEvent::Started { endpoints: endpoints(&status) });
         }
-        if ended(&status) {
+        if starting::has_ended(&status) {
             let seen: &Instant = crashed.get_or_insert_with(Instant::now);
-            if tells_how(&status) || seen.elapsed() > TELLING {
+            if starting::tells_how(&status) || seen.elapsed() > TELLING {
                 return Err(evidence::of_slot(job, &status, "it ended before it was ready").await);
             }
         }
@@ -44,7 +44,7 @@ pub async fn perform(job: &Job<'_>, slot: Color) -> Effect {
             let why = format!("slot {slot} was not ready within {limit}");
             return Err(evidence::of_slot(job, &status, &why).await);
         }
-        job.call.note(waiting_for(&status));
+        job.call.note(starting::waiting_for(&status));
         tokio::time::sleep(PAUSE).await;
     }
 }
@@ -55,37 +55,4 @@ pub async fn slot_spec(job: &Job<'_>, slot: Color) -> Result<SlotSpec, Evidence>
     let snapshot = snapshot.map_err(|error| Evidence::of(error.to_string()))?;
     let spec = job.world.slot_spec(&job.placed, slot, &snapshot).await;
     spec.map_err(|error| Evidence::of(error.to_string()))
-}
-
-/// A process that ended while it started is not waited for.
-fn ended(status: &SlotStatus) -> bool {
-    let mut replicas = status.services.values().flatten();
-    replicas.any(|r| r.restarts > 0) || tells_how(status)
-}
-
-/// What became of a process is shown best until it is started again. That its supervisor was killed does not happen again.
-fn tells_how(status: &SlotStatus) -> bool {
-    let mut replicas = status.services.values().flatten();
-    replicas.any(|replica| {
-        matches!(replica.state, ReplicaState::Exited { .. })
-            || evidence::end_before(replica) == Some(Exit::Unknown)
-    })
-}
-
-fn waiting_for(status: &SlotStatus) -> String {
-    let mut replicas = status.services.iter().flat_map(|(s, all)| all.iter().map(move |r| (s, r)));
-    let unready = replicas.clone().find(|(_, replica)| replica.state != ReplicaState::Ready);
-    let Some((service, replica)) = unready else {
-        let ended = replicas.find_map(|(s, r)| Some((s, r.index, evidence::end_before(r)?)));
-        return ended.map_or("all replicas are ready".into(), |(service, index, exit)| {
-            format!("{service} {index} {} before it was ready", exit.predicate())
-        });
-    };
-    match &replica.state {
-        ReplicaState::Starting { transcript } | ReplicaState::Unready { transcript } => {
-            let answer = transcript.last().map_or("not probed yet", |probe| &probe.answer);
-            format!("{service} {}: {answer}", replica.index)
-        }
-        _ => format!("{service} {}", replica.index),
-    }
 }

@@ -15,6 +15,7 @@
 
 mod evidence;
 mod gates;
+pub mod starting;
 mod step;
 
 use std::collections::BTreeMap;
