@@ -1,6 +1,7 @@
 //! Accepts client connections and speaks HTTP on them.
 
-use std::io;
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,10 +14,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use nix::sys::socket::{setsockopt, sockopt::TcpNoDelay};
-use std::net::SocketAddr;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
 use crate::body::ClientBody;
@@ -24,6 +22,7 @@ use crate::fast::{self, Outcome};
 use crate::guard::{Guard, State};
 use crate::headers::Client;
 use crate::http2;
+use crate::listener::Listener;
 use crate::pool::BUFFER;
 use crate::proxy::{Connection, handle};
 use crate::stream::Stream;
@@ -51,9 +50,7 @@ pub struct Arrival {
 }
 
 /// Accepts until the edge stops or another one took over.
-pub async fn run(worker: &Rc<Worker>, listener: TcpListener, secure: bool) {
-    // Without it the end of an answer may wait for an acknowledgement; nothing breaks. Connections inherit it.
-    let _ = setsockopt(&listener, TcpNoDelay, &true);
+pub async fn run(worker: &Rc<Worker>, listener: Listener, secure: bool) {
     let mut no_more = pin!(worker.shared.accepts_no_more());
     loop {
         let accepted = tokio::select! {
@@ -74,7 +71,7 @@ pub async fn run(worker: &Rc<Worker>, listener: TcpListener, secure: bool) {
         return;
     }
     // Connections that the kernel has completed already would be reset by closing the listener.
-    while let Ok(Ok((stream, address))) = timeout(Duration::ZERO, listener.accept()).await {
+    while let Ok((stream, address)) = listener.try_accept() {
         open(worker, stream, address, secure);
     }
 }
@@ -82,28 +79,31 @@ pub async fn run(worker: &Rc<Worker>, listener: TcpListener, secure: bool) {
 fn open(worker: &Rc<Worker>, stream: TcpStream, address: SocketAddr, secure: bool) {
     if !worker.has_room() {
         worker.turned_away(None, Reason::TooManyConnections, 503);
-        if !secure {
-            // One try: a client that cannot take it now is not waited for.
-            let _ = stream.try_write(FULL);
-        }
-        return;
+        return turn_away(stream, FULL, secure);
     }
     let Some(place) = worker.place(address.ip()) else {
         worker.turned_away(None, Reason::TooManyConnections, 429);
-        if !secure {
-            let _ = stream.try_write(TOO_MANY);
-        }
-        return;
+        return turn_away(stream, TOO_MANY, secure);
+    };
+    let tcp = match tokio::net::TcpStream::from_std(stream) {
+        Ok(tcp) => Stream(Arc::new(tcp)),
+        Err(error) => return tracing::warn!(%error, "cannot serve a connection"),
     };
     let (worker, open) = (worker.clone(), worker.connection());
     tokio::task::spawn_local(async move {
-        serve(worker, stream, address, secure).await;
+        serve(worker, tcp, address, secure).await;
         drop((open, place));
     });
 }
 
-async fn serve(worker: Rc<Worker>, stream: TcpStream, address: SocketAddr, secure: bool) {
-    let tcp = Stream(Arc::new(stream));
+fn turn_away(mut stream: TcpStream, answer: &[u8], secure: bool) {
+    if !secure {
+        // One try: a client that cannot take it now is not waited for.
+        let _ = stream.write(answer);
+    }
+}
+
+async fn serve(worker: Rc<Worker>, tcp: Stream, address: SocketAddr, secure: bool) {
     let client = Client::new(address.ip(), secure, &worker.shared.trusted);
     let arrival = Arrival { tcp: tcp.clone(), client, presented: None };
     if secure {

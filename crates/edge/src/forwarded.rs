@@ -19,8 +19,7 @@ pub struct Client {
     /// The proxies that are believed, if the peer is one of them.
     trusted: Option<Trusted>,
     secure: bool,
-    /// The peer as a node of X-Forwarded-For, and of Forwarded.
-    address: String,
+    /// The peer as a node of Forwarded (RFC 7239, section 6).
     node: String,
 }
 
@@ -80,7 +79,7 @@ impl Client {
     pub fn new(peer: IpAddr, secure: bool, trusted: &Trusted) -> Self {
         let peer = peer.to_canonical();
         let trusted = trusted.covers(peer).then(|| trusted.clone());
-        Self { peer, trusted, secure, address: peer.to_string(), node: node(peer) }
+        Self { peer, trusted, secure, node: node(peer) }
     }
 
     /// Whether what this client says about others is believed.
@@ -97,6 +96,11 @@ impl Client {
     pub fn came_by_https(&self, claims: &Claims<'_>) -> bool {
         let claimed = || claims.proto().is_some_and(|proto| proto == "https");
         self.secure || (self.is_trusted() && claimed())
+    }
+
+    /// The peer as X-Forwarded-For has it: without what a node puts around an IPv6 address.
+    fn bare(&self) -> &str {
+        self.node.trim_matches(['"', '[', ']'])
     }
 
     /// Where the request comes from: the last address on its way that is no trusted proxy.
@@ -126,7 +130,7 @@ impl Client {
             }
             address.push_str(", ");
         }
-        address.push_str(&self.address);
+        address.push_str(self.bare());
         let mut forwarded = claims.forwarded();
         forwarded.push_str("for=");
         forwarded.push_str(&self.node);
@@ -157,7 +161,7 @@ impl Client {
         }
         let parts: [&[u8]; 11] = [
             b"x-forwarded-for: ",
-            self.address.as_bytes(),
+            self.bare().as_bytes(),
             b"\r\nx-forwarded-proto: ",
             self.scheme().as_bytes(),
             b"\r\nx-forwarded-host: ",

@@ -49,6 +49,7 @@ mod http2;
 mod ids;
 mod limits;
 mod lines;
+mod listener;
 mod live;
 mod patience;
 mod pause;

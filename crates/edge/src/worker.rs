@@ -12,7 +12,6 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use domain::route::Reason;
 use http::Response;
-use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -28,6 +27,7 @@ use crate::fast::{self, Fast};
 use crate::headers::Trusted;
 use crate::ids::Ids;
 use crate::limits::{Addresses, Place};
+use crate::listener::Listener;
 use crate::live::Live;
 use crate::pool::Pool;
 use crate::tls::Tls;
@@ -168,7 +168,7 @@ pub fn run(
         Err(error) => return ready(Err(error)),
     };
     runtime.block_on(async move {
-        let listen = |socket: Socket| Ok((TcpListener::from_std(socket.listener)?, socket.secure));
+        let listen = |socket: Socket| Ok((Listener::new(socket.listener)?, socket.secure));
         let listeners: Vec<_> = match sockets.into_iter().map(listen).collect::<io::Result<_>>() {
             Ok(listeners) => listeners,
             Err(error) => return ready(Err(error)),
