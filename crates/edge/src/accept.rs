@@ -86,7 +86,7 @@ fn open(worker: &Rc<Worker>, stream: TcpStream, address: SocketAddr, secure: boo
         return turn_away(stream, TOO_MANY, secure);
     };
     let tcp = match tokio::net::TcpStream::from_std(stream) {
-        Ok(tcp) => Stream(Arc::new(tcp)),
+        Ok(tcp) => Stream::accepted(tcp),
         Err(error) => return tracing::warn!(%error, "cannot serve a connection"),
     };
     let (worker, open) = (worker.clone(), worker.connection());

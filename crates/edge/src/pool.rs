@@ -104,8 +104,8 @@ impl Pool {
         let _ = stream.set_nodelay(true);
         let stream = Arc::new(stream);
         let peer = Arc::downgrade(&stream);
-        let handshake =
-            http1::Builder::new().max_buf_size(BUFFER).handshake(TokioIo::new(Stream(stream)));
+        let stream = TokioIo::new(Stream::connected(stream));
+        let handshake = http1::Builder::new().max_buf_size(BUFFER).handshake(stream);
         let (sender, connection) = handshake.await.map_err(|_| Fault::ConnectFailed)?;
         tokio::task::spawn_local(async move {
             if let Err(error) = connection.with_upgrades().await {

@@ -1,6 +1,6 @@
 //! A TCP stream that its owner and hyper share: hyper reads and writes, the owner can look and linger.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, Shutdown, recv, shutdown};
+use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -20,16 +20,36 @@ thread_local! {
 
 /// One reader and one writer at a time.
 #[derive(Clone)]
-pub struct Stream(pub Arc<TcpStream>);
+pub struct Stream {
+    tcp: Arc<TcpStream>,
+    /// Just accepted: the runtime knows nothing of it yet, but what the client has to say is often there.
+    fresh: Cell<bool>,
+}
 
 impl Stream {
+    /// Of a client that was just accepted.
+    pub fn accepted(tcp: TcpStream) -> Self {
+        Self { tcp: Arc::new(tcp), fresh: Cell::new(true) }
+    }
+
+    /// Of a replica.
+    pub fn connected(tcp: Arc<TcpStream>) -> Self {
+        Self { tcp, fresh: Cell::new(false) }
+    }
+
     /// Reads what is there into `into`; 0 is the end of the stream.
     pub fn poll_fill(&self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        if self.fresh.take() {
+            match recv(self.tcp.as_raw_fd(), into, MsgFlags::MSG_DONTWAIT) {
+                Err(Errno::EAGAIN | Errno::EINTR) => {}
+                outcome => return Poll::Ready(Ok(outcome?)),
+            }
+        }
         loop {
-            ready!(self.0.poll_read_ready(cx))?;
+            ready!(self.tcp.poll_read_ready(cx))?;
             let mut short = None;
-            let read = self.0.try_io(Interest::READABLE, || {
-                let n = recv(self.0.as_raw_fd(), into, MsgFlags::empty())?;
+            let read = self.tcp.try_io(Interest::READABLE, || {
+                let n = recv(self.tcp.as_raw_fd(), into, MsgFlags::empty())?;
                 if n == 0 || n == into.len() {
                     return Ok(n);
                 }
@@ -52,8 +72,8 @@ impl Stream {
         write: impl Fn(&TcpStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.0.poll_write_ready(cx))?;
-            match write(&self.0) {
+            ready!(self.tcp.poll_write_ready(cx))?;
+            match write(&self.tcp) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 outcome => return Poll::Ready(outcome),
             }
@@ -72,9 +92,15 @@ impl Stream {
         self.poll_put(cx, |stream| stream.try_write_vectored(bytes))
     }
 
+    /// Sends in one try, ready or not: to whom nobody waits for.
+    pub fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        Ok(send(self.tcp.as_raw_fd(), bytes, flags)?)
+    }
+
     /// Sends the end of the stream.
     pub fn close_write(&self) -> io::Result<()> {
-        match shutdown(self.0.as_raw_fd(), Shutdown::Write) {
+        match shutdown(self.tcp.as_raw_fd(), Shutdown::Write) {
             Ok(()) | Err(Errno::ENOTCONN) => Ok(()),
             Err(error) => Err(error.into()),
         }

@@ -165,7 +165,7 @@ async fn exchange(tls: &Tls, stream: Stream) -> io::Result<Option<Secured>> {
     let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
     let Some(choice) = tls.choose(&start.client_hello()) else {
         // One try: the refusal is the same without it, only less clear.
-        let _ = tcp.0.try_write(UNRECOGNIZED_NAME);
+        let _ = tcp.send_now(UNRECOGNIZED_NAME);
         return Err(io::Error::other("no certificate for the name that was asked for"));
     };
     let certificate = match choice {
