@@ -70,15 +70,20 @@ pub fn page(
 
 fn sentence(status: StatusCode) -> &'static str {
     match status.as_u16() {
+        308 => "This address is reached over HTTPS only.",
         400 => "The request is not valid HTTP, or could be read in two ways.",
         404 => "There is nothing at this address.",
         405 => "This address cannot be used in this way.",
         408 => "The request took too long to arrive.",
+        411 => "The request does not say how long its body is.",
         413 => "The request's body is larger than this address takes.",
         414 | 431 => "The request is too large.",
+        421 => "This connection does not lead to the host that the request names.",
+        501 => "The request's body comes in a form that is not known here.",
         502 => "The service broke off before it answered.",
         503 => "The service cannot be reached now. Try again in a moment.",
         504 => "The service did not answer in time.",
+        505 => "This version of HTTP is not spoken here.",
         _ => "The request cannot be answered.",
     }
 }

@@ -159,7 +159,9 @@ async fn plain_requests_are_sent_to_https_where_it_is_wanted() {
     assert_eq!(backend.requests(), 0);
     // Nobody is believed to have come over TLS because he says so.
     let lying = [("x-forwarded-proto", "https")];
-    assert_eq!(session.ask("GET", HOST, "/", &lying, "").await.status, 308);
+    let sent = session.ask("GET", HOST, "/", &lying, "").await;
+    assert_eq!(sent.status, 308);
+    assert!(sent.text().contains("reached over HTTPS only"), "{}", sent.text());
     let streams = Streams::open(&edge, &authority, HOST).await;
     assert_eq!(streams.get(HOST, "/").await.text(), "tea");
 }
