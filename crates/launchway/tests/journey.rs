@@ -52,6 +52,10 @@ fn a_commit_goes_to_staging_by_itself_and_to_production_when_approved_and_back()
         first.pids,
         "the warm slot was used"
     );
+    let forward =
+        "r1 is what was gone back to; `launchway deploy production r2` goes forward again";
+    let shown = harness.expect(0, &["status", "production"]);
+    assert!(shown.contains(forward), "{shown}");
     assert_eq!(harness.project.migrated("production"), ["r1", "r2"]);
     assert_eq!(harness.project.migrated("staging"), ["r1", "r2"]);
 

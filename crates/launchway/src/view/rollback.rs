@@ -39,11 +39,7 @@ impl RollbackView {
             return Self::under_way(app, environment, active);
         }
         let Some(target) = environment.rollback_target() else {
-            let because = match environment.live {
-                None => "nothing is live",
-                Some(_) => "no other release was live before",
-            };
-            return Self::none(because);
+            return Self::none(&nowhere(app, environment));
         };
         if !app.projects.contains_key(target) {
             return Self::none(&format!("{target} is not kept any more"));
@@ -70,6 +66,25 @@ impl RollbackView {
         let (about, because) = warm(app, environment);
         let to = Some(previous.release.clone());
         Self { way: Way::Warm, to, about_ms: Some(millis(about)), because }
+    }
+}
+
+/// Why there is no way back while nothing is under way; after a rollback, the way forward.
+fn nowhere(app: &App, environment: &EnvironmentState) -> String {
+    let Some(live) = environment.live_release() else { return "nothing is live".into() };
+    let came = |rollout: &Rollout| matches!(rollout.phase, Phase::Live);
+    let last = newest(app, environment, |rollout| came(rollout).then_some(()));
+    let left = last.filter(|(last, ())| last.kind == Kind::Rollback).and_then(|_| {
+        newest(app, environment, |rollout| {
+            (came(rollout) && rollout.release != *live).then_some(&rollout.release)
+        })
+    });
+    let name = &environment.name;
+    match left {
+        Some((_, left)) => format!(
+            "{live} is what was gone back to; `launchway deploy {name} {left}` goes forward again"
+        ),
+        None => "no other release was live before".into(),
     }
 }
 
