@@ -139,7 +139,7 @@ macro_rules! unit {
 unit!(
     Span,
     "duration",
-    "`250ms`, `30s`, `5m` or `24h`",
+    "`250ms`, `30s`, `5m` or `24h`, up to `3650d`",
     r"^[0-9.]+(ms|s|m|h|d)$",
     parse_span,
     show_span
@@ -147,7 +147,7 @@ unit!(
 unit!(
     Rate,
     "rate",
-    "`200/s` or `600/m`",
+    "`200/s` or `600/m`, up to `1000000/s`",
     r"^[0-9.]+/(s|m)$",
     parse_rate,
     |r: Rate, f: &mut fmt::Formatter<'_>| write!(f, "{}/s", r.0)
@@ -155,7 +155,7 @@ unit!(
 unit!(
     Percent,
     "share",
-    "`1%` or `99.9%`",
+    "`1%` or `99.9%`, up to `100%`",
     r"^[0-9.]+%$",
     parse_percent,
     |p: Percent, f: &mut fmt::Formatter<'_>| write!(f, "{}%", (p.0 * 1e8).round() / 1e6)
@@ -168,10 +168,14 @@ unit!(
     parse_size,
     show_size
 );
-unit!(Factor, "factor", "`2x` or `1.5x`", r"^[0-9.]+x$", parse_factor, |x: Factor,
-                                                                        f: &mut fmt::Formatter<
-    '_,
->| write!(f, "{}x", x.0));
+unit!(
+    Factor,
+    "factor",
+    "`2x` or `1.5x`, from `1x`",
+    r"^[0-9.]+x$",
+    parse_factor,
+    |x: Factor, f: &mut fmt::Formatter<'_>| write!(f, "{}x", x.0)
+);
 
 #[cfg(test)]
 mod tests {

@@ -111,6 +111,20 @@ fn a_folder_without_the_files_says_which_one_is_missing() {
 }
 
 #[test]
+fn a_folder_that_does_not_exist_and_one_in_the_place_of_a_file_are_told_as_such() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let output = launchway(folder.path(), &["status", "-C", "nowhere"]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = text(&output.stderr);
+    assert!(said.contains("'nowhere'") && said.contains("there is no such folder"), "{said}");
+    std::fs::create_dir(folder.path().join("launchway.yaml")).expect("made");
+    let output = launchway(folder.path(), &["check"]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = text(&output.stderr);
+    assert!(said.contains("put a file in the place of this folder"), "{said}");
+}
+
+#[test]
 fn the_schema_is_printed_without_a_project() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let output = launchway(folder.path(), &["check", "--schema"]);

@@ -40,6 +40,7 @@ fn a_second_owner_of_a_state_folder_is_told_who_has_it() {
     assert!(
         matches!(&refused, StoreError::Held { pid, .. } if *pid == std::process::id().to_string())
     );
+    assert!(refused.to_string().contains("SIGTERM") && refused.to_string().contains("--state"));
     drop(lock);
     Lock::take(folder.path()).unwrap();
 }

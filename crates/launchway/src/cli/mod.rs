@@ -109,12 +109,18 @@ pub struct Globals {
         global = true,
         value_name = "DIR",
         default_value = ".",
-        hide_default_value = true
+        hide_default_value = true,
+        value_parser = folder
     )]
     pub directory: PathBuf,
     /// Where Launchway keeps its state, by default `.launchway` in the project's folder
     #[arg(long, global = true, value_name = "DIR", env = "LAUNCHWAY_STATE", hide_env = true)]
     pub state: Option<PathBuf>,
+}
+
+fn folder(path: &str) -> Result<PathBuf, &'static str> {
+    let path = PathBuf::from(path);
+    if path.is_dir() { Ok(path) } else { Err("there is no such folder") }
 }
 
 impl Globals {

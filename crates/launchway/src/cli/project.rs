@@ -98,7 +98,10 @@ fn read(path: &Path, missing: &str) -> Result<Text, Failure> {
             Err(Failure::new(Exit::Usage, format!("there is no {shown}"), missing))
         }
         Err(error) => {
-            let help = "let the user who runs launchway read it";
+            let help = match error.kind() {
+                std::io::ErrorKind::IsADirectory => "put a file in the place of this folder",
+                _ => "let the user who runs launchway read it",
+            };
             Err(Failure::new(Exit::Usage, format!("reading {shown}: {error}"), help))
         }
     }
