@@ -61,6 +61,9 @@ impl Link {
     /// Says something before the answer.
     pub fn interim(&self, id: u32, status: u16) {
         let mut state = self.state.borrow_mut();
+        if state.at(id).is_none() {
+            return;
+        }
         let state = &mut *state;
         frame::write(kind::HEADERS, id, &mut state.out, |out| {
             state.encoder.begin(out);
