@@ -10,21 +10,18 @@ use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
 use tokio::time::timeout;
 
+use crate::attempts::Attempts;
 use crate::body::{Answer, ClientBody, Held, Outgoing};
-use crate::comeback::Waits;
 use crate::facts::{self, Flight};
 use crate::headers;
 use crate::limits::{Cut, Limited, Meter, Progress};
 use crate::live::Route;
-use crate::pick::{others, pick};
+use crate::pick::others;
 use crate::pool::Lease;
 use crate::replica::Replica;
 use crate::upgrade;
 use crate::upstream_h2;
 use crate::worker::Worker;
-
-/// How many replicas or fresh connections one request may reach for.
-const TRIES: u32 = 2;
 
 /// Forwards `request` to one of `replicas`; the status of the error page if none answered.
 pub async fn forward(
@@ -134,20 +131,14 @@ async fn send(
 ) -> Result<(Response<Incoming>, Lease), StatusCode> {
     let repeatable = is_repeatable(&request);
     let limit = worker.shared.limits.answer;
-    let service = flight.service().clone();
-    let mut tried = None;
-    let mut fresh = false;
-    let mut tries = 1;
-    let mut waits = Waits::default();
+    let mut attempts = Attempts::default();
     loop {
-        let random = || worker.ids.next();
-        let Some(replica) = pick(replicas, tried, random) else {
+        let Some(replica) = attempts.pick(replicas, || worker.ids.next()) else {
             flight.because(Reason::NoReplica);
             return Err(StatusCode::SERVICE_UNAVAILABLE);
         };
-        let again = || tries < TRIES && service.may_retry(worker.index);
         let began = Instant::now();
-        let pooled = if fresh { None } else { worker.pool.take(replica, !repeatable) };
+        let pooled = if attempts.fresh() { None } else { worker.pool.take(replica, !repeatable) };
         let mut lease = match pooled {
             Some(lease) => {
                 flight.connected(replica.address, None);
@@ -159,19 +150,10 @@ async fn send(
                     lease
                 }
                 Err(fault) => {
-                    worker.missed(replica, fault);
-                    if waits.outwait(worker, replicas, flight).await {
+                    if attempts.missed(worker, replicas, replica, fault, flight).await {
                         continue;
                     }
-                    if again() {
-                        (tried, tries) = (Some(replica.id), tries + 1);
-                        continue;
-                    }
-                    if !waits.outlive(worker, flight).await {
-                        return Err(StatusCode::SERVICE_UNAVAILABLE);
-                    }
-                    (tried, tries, fresh) = (None, 1, true);
-                    continue;
+                    return Err(StatusCode::SERVICE_UNAVAILABLE);
                 }
             },
         };
@@ -181,11 +163,11 @@ async fn send(
             sent = timeout(limit, lease.send(request)) => sent,
             // It hangs: what can be asked again is not left waiting while another replica is well.
             () = replica.hangs(), if repeatable && others(replicas, replica) => {
-                let Some(copy) = copy.filter(|_| again()) else {
+                let Some(copy) = copy else { return Err(StatusCode::GATEWAY_TIMEOUT) };
+                if !attempts.broke(worker, replica, flight).await {
                     return Err(StatusCode::GATEWAY_TIMEOUT);
-                };
+                }
                 request = copy;
-                (tried, tries, fresh) = (Some(replica.id), tries + 1, true);
                 continue;
             }
         };
@@ -208,14 +190,9 @@ async fn send(
             return Err(StatusCode::BAD_GATEWAY);
         };
         request = next;
-        if again() {
-            (tried, tries, fresh) = (Some(replica.id), tries + 1, true);
-            continue;
-        }
-        if !waits.outlive(worker, flight).await {
+        if !attempts.broke(worker, replica, flight).await {
             return Err(StatusCode::BAD_GATEWAY);
         }
-        (tried, tries, fresh) = (None, 1, true);
     }
 }
 

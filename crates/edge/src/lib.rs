@@ -24,6 +24,7 @@
 
 mod accept;
 mod access_log;
+mod attempts;
 mod body;
 mod certificates;
 mod client;

@@ -2,50 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::facts::Flight;
 use crate::replica::Replica;
-
-/// How many replicas or fresh connections one request may reach for.
-const TRIES: u32 = 2;
-
-/// Where one request went so far.
-#[derive(Debug, Default)]
-pub struct Attempts {
-    tried: Option<u64>,
-    /// Only a new connection will do: a kept one broke.
-    fresh: bool,
-    failed: u32,
-}
-
-impl Attempts {
-    /// The replica for the next attempt.
-    pub fn pick<'a>(
-        &self,
-        replicas: &'a [Arc<Replica>],
-        random: impl FnMut() -> u64,
-    ) -> Option<&'a Arc<Replica>> {
-        pick(replicas, self.tried, random)
-    }
-
-    /// From the beginning, over new connections: those who broke one may be gone by now.
-    pub fn anew() -> Self {
-        Self { fresh: true, ..Self::default() }
-    }
-
-    pub fn fresh(&self) -> bool {
-        self.fresh
-    }
-
-    /// Whether the request may be tried once more after it failed at `replica`; the service's budget pays.
-    pub fn again(&mut self, replica: &Replica, flight: &Flight, fresh: bool) -> bool {
-        if self.failed + 1 >= TRIES || !flight.service().may_retry(flight.worker()) {
-            return false;
-        }
-        self.failed += 1;
-        (self.tried, self.fresh) = (Some(replica.id), fresh);
-        true
-    }
-}
 
 /// Whether somebody else could answer.
 pub fn others(replicas: &[Arc<Replica>], replica: &Arc<Replica>) -> bool {

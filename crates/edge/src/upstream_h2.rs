@@ -21,18 +21,15 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::attempts::Attempts;
 use crate::body::Outgoing;
-use crate::comeback::Waits;
 use crate::config::Limits;
 use crate::facts::Flight;
 use crate::http2::{STREAM_WINDOW, WINDOW};
-use crate::pick::pick;
 use crate::replica::{Fault, Load, Replica};
 use crate::strict::MAX_HEAD;
 use crate::worker::Worker;
 
-/// How many replicas one request may reach for.
-const TRIES: u32 = 2;
 /// Bytes that wait to be sent to a replica, per request.
 const SEND_BUFFER: usize = 64 * 1024;
 
@@ -134,37 +131,25 @@ pub async fn send(
     flight: &mut Flight,
 ) -> Result<(Response<Incoming>, Load), StatusCode> {
     let streams = worker.pool.streams();
-    let service = flight.service().clone();
     let mut request = rewrite(request).ok_or(StatusCode::BAD_REQUEST)?;
-    let (mut tried, mut tries, mut fresh) = (None, 1, false);
-    let mut waits = Waits::default();
+    let mut attempts = Attempts::default();
     loop {
-        let Some(replica) = pick(replicas, tried, || worker.ids.next()) else {
+        let Some(replica) = attempts.pick(replicas, || worker.ids.next()) else {
             flight.because(Reason::NoReplica);
             return Err(StatusCode::SERVICE_UNAVAILABLE);
         };
-        let again = || tries < TRIES && service.may_retry(worker.index);
         let began = Instant::now();
-        let shared = if fresh { None } else { streams.shared(replica) };
+        let shared = if attempts.fresh() { None } else { streams.shared(replica) };
         let reused = shared.is_some();
         let mut sender = match shared {
             Some(sender) => sender,
             None => match streams.connect(replica).await {
                 Ok(sender) => sender,
                 Err(fault) => {
-                    worker.missed(replica, fault);
-                    if waits.outwait(worker, replicas, flight).await {
+                    if attempts.missed(worker, replicas, replica, fault, flight).await {
                         continue;
                     }
-                    if again() {
-                        (tried, tries) = (Some(replica.id), tries + 1);
-                        continue;
-                    }
-                    if !waits.outlive(worker, flight).await {
-                        return Err(StatusCode::SERVICE_UNAVAILABLE);
-                    }
-                    (tried, tries, fresh) = (None, 1, true);
-                    continue;
+                    return Err(StatusCode::SERVICE_UNAVAILABLE);
                 }
             },
         };
@@ -178,12 +163,12 @@ pub async fn send(
         };
         tracing::debug!(error = %error.error(), "a gRPC request got no answer");
         let Some(back) = error.take_message() else { return Err(StatusCode::BAD_GATEWAY) };
-        // A shared connection that had ended is as good as none: the next try opens one.
-        if !reused && !again() {
+        request = back;
+        if reused {
+            attempts.renew();
+        } else if !attempts.broke(worker, replica, flight).await {
             return Err(StatusCode::BAD_GATEWAY);
         }
-        (tries, fresh) = (tries + u32::from(!reused), true);
-        request = back;
     }
 }
 

@@ -16,10 +16,10 @@ use super::reply::Reply;
 use super::response::{Answer, Head, read_with};
 use super::timers::Alarm;
 use super::upstreams::Upstream;
-use crate::comeback::Waits;
+use crate::attempts::Attempts;
 use crate::facts::Flight;
 use crate::live::Target;
-use crate::pick::{Attempts, others};
+use crate::pick::others;
 use crate::replica::Replica;
 use crate::worker::Worker;
 
@@ -86,23 +86,26 @@ impl Call<'_> {
     async fn send(&self, flight: &mut Flight) -> Result<Answered, Reason> {
         let timers = &self.worker.fast.timers;
         let alarm = poll_fn(|cx| Poll::Ready(timers.alarm(cx))).await;
-        let (mut attempts, mut waits) = (Attempts::default(), Waits::default());
+        let mut attempts = Attempts::default();
         loop {
             let random = || self.worker.ids.next();
             let replica = attempts.pick(self.replicas, random).ok_or(Reason::NoReplica)?;
             let upstream = match self.pooled(replica, &attempts) {
                 Some(upstream) => upstream,
-                None => match self.connect(replica, flight).await {
-                    Some(upstream) => upstream,
-                    None if Box::pin(waits.outwait(self.worker, self.replicas, flight)).await => {
-                        continue;
+                // Seldom: a request that finds a connection needs no room for this.
+                None => match Box::pin(self.worker.fast.upstreams.connect(replica)).await {
+                    Ok((upstream, took)) => {
+                        flight.connected(replica.address, Some(took));
+                        upstream
                     }
-                    None if attempts.again(replica, flight, false) => continue,
-                    None if Box::pin(waits.outlive(self.worker, flight)).await => {
-                        attempts = Attempts::anew();
-                        continue;
+                    Err(fault) => {
+                        let (worker, replicas) = (self.worker, self.replicas);
+                        let missed = attempts.missed(worker, replicas, replica, fault, flight);
+                        if Box::pin(missed).await {
+                            continue;
+                        }
+                        return Err(Reason::Connect);
                     }
-                    None => return Err(Reason::Connect),
                 },
             };
             let reused = upstream.reused();
@@ -143,13 +146,9 @@ impl Call<'_> {
             if lost {
                 return Err(reason);
             }
-            if attempts.again(replica, flight, true) {
-                continue;
-            }
-            if !Box::pin(waits.outlive(self.worker, flight)).await {
+            if !Box::pin(attempts.broke(self.worker, replica, flight)).await {
                 return Err(reason);
             }
-            attempts = Attempts::anew();
         }
     }
 
@@ -157,20 +156,6 @@ impl Call<'_> {
         let fast = &self.worker.fast;
         let kept = || fast.upstreams.take(replica, !self.repeatable, fast.timers.now());
         if attempts.fresh() { None } else { kept() }
-    }
-
-    async fn connect(&self, replica: &Arc<Replica>, flight: &mut Flight) -> Option<Upstream> {
-        // Seldom: a request that finds a connection needs no room for this.
-        match Box::pin(self.worker.fast.upstreams.connect(replica)).await {
-            Ok((upstream, took)) => {
-                flight.connected(replica.address, Some(took));
-                Some(upstream)
-            }
-            Err(fault) => {
-                self.worker.missed(replica, fault);
-                None
-            }
-        }
     }
 
     /// Sets the alarm for what is waited for.

@@ -20,13 +20,13 @@ use super::pages::{self, Failed};
 use super::response::{self, Answer, Asked, Body};
 use super::upload::{Fault, Upload};
 use super::upstreams::Upstream;
+use crate::attempts::Attempts;
 use crate::closing::Ended;
-use crate::comeback::Waits;
 use crate::facts::Flight;
 use crate::limits::Cut;
 use crate::live::Target;
-use crate::pick::{Attempts, others};
-use crate::replica::Replica;
+use crate::pick::others;
+use crate::replica::{self, Replica};
 use crate::strict::Framing;
 
 /// A request that the fast path answers.
@@ -169,7 +169,7 @@ impl<'c, 'a, S: AsyncRead + AsyncWrite + Unpin> Exchange<'c, 'a, S> {
         let route = route.ok_or_else(none)?;
         let Target::Replicas(replicas) = &route.target else { return Err(none()) };
         let worker = self.connection.worker;
-        let (mut attempts, mut waits) = (Attempts::default(), Waits::default());
+        let mut attempts = Attempts::default();
         loop {
             let replica = attempts.pick(replicas, || worker.ids.next()).ok_or_else(none)?;
             let upstream = match self.pooled(replica, &attempts) {
@@ -180,17 +180,11 @@ impl<'c, 'a, S: AsyncRead + AsyncWrite + Unpin> Exchange<'c, 'a, S> {
                         upstream
                     }
                     Err(fault) => {
-                        worker.missed(replica, fault);
-                        if Box::pin(self.outwait(&mut waits, replicas)).await
-                            || self.again(&mut attempts, replica, false)
-                        {
+                        let missed = self.missed(&mut attempts, replicas, replica, fault);
+                        if Box::pin(missed).await {
                             continue;
                         }
-                        if !Box::pin(self.outlive(&mut waits)).await {
-                            return Err(Failure::Replica(Reason::Connect));
-                        }
-                        attempts = Attempts::anew();
-                        continue;
+                        return Err(Failure::Replica(Reason::Connect));
                     }
                 },
             };
@@ -220,13 +214,9 @@ impl<'c, 'a, S: AsyncRead + AsyncWrite + Unpin> Exchange<'c, 'a, S> {
             if !may {
                 return Err(Failure::Replica(reason));
             }
-            if self.again(&mut attempts, replica, true) {
-                continue;
-            }
-            if !Box::pin(self.outlive(&mut waits)).await {
+            if !Box::pin(self.broke(&mut attempts, replica)).await {
                 return Err(Failure::Replica(reason));
             }
-            attempts = Attempts::anew();
         }
     }
 
@@ -238,19 +228,20 @@ impl<'c, 'a, S: AsyncRead + AsyncWrite + Unpin> Exchange<'c, 'a, S> {
         fast.upstreams.take(replica, !self.request.repeatable, fast.timers.now())
     }
 
-    async fn outwait(&mut self, waits: &mut Waits, replicas: &[Arc<Replica>]) -> bool {
+    async fn missed(
+        &mut self,
+        attempts: &mut Attempts,
+        replicas: &[Arc<Replica>],
+        replica: &Replica,
+        fault: replica::Fault,
+    ) -> bool {
         let Some(flight) = &mut self.request.flight else { return false };
-        waits.outwait(self.connection.worker, replicas, flight).await
+        attempts.missed(self.connection.worker, replicas, replica, fault, flight).await
     }
 
-    async fn outlive(&self, waits: &mut Waits) -> bool {
+    async fn broke(&self, attempts: &mut Attempts, replica: &Replica) -> bool {
         let Some(flight) = &self.request.flight else { return false };
-        waits.outlive(self.connection.worker, flight).await
-    }
-
-    fn again(&self, attempts: &mut Attempts, replica: &Replica, fresh: bool) -> bool {
-        let Some(flight) = &self.request.flight else { return false };
-        attempts.again(replica, flight, fresh)
+        attempts.broke(self.connection.worker, replica, flight).await
     }
 
     fn connected(&mut self, replica: &Replica, took: Option<Duration>) {
