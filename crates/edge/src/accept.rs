@@ -25,6 +25,7 @@ use crate::http2;
 use crate::listener::Listener;
 use crate::pool::BUFFER;
 use crate::proxy::{Connection, handle};
+use crate::server::BACKLOG;
 use crate::stream::Stream;
 use crate::tls::{self, Presented};
 use crate::worker::Worker;
@@ -70,8 +71,10 @@ pub async fn run(worker: &Rc<Worker>, listener: Listener, secure: bool) {
         // The queue is the next edge's now.
         return;
     }
-    // Connections that the kernel has completed already would be reset by closing the listener.
-    while let Ok((stream, address)) = listener.try_accept() {
+    // Connections that the kernel has completed already would be reset by closing the listener. No more of them than
+    // were waiting: others may come as fast as these are taken.
+    for _ in 0..=BACKLOG {
+        let Ok((stream, address)) = listener.try_accept() else { return };
         open(worker, stream, address, secure);
     }
 }

@@ -39,7 +39,8 @@ use crate::table::TableFile;
 use crate::tls::{Tls, ticketer};
 use crate::worker::{self, Shared, Socket};
 
-const BACKLOG: i32 = 1024;
+/// Connections that wait to be accepted, per socket.
+pub const BACKLOG: i32 = 1024;
 /// For the edge that runs to answer, or to give the lock back.
 const TAKE_OVER: Duration = Duration::from_secs(5);
 const TAKE_OVER_PAUSE: Duration = Duration::from_millis(20);
