@@ -117,6 +117,10 @@ fn a_folder_that_does_not_exist_and_one_in_the_place_of_a_file_are_told_as_such(
     assert_eq!(output.status.code(), Some(2));
     let said = text(&output.stderr);
     assert!(said.contains("'nowhere'") && said.contains("there is no such folder"), "{said}");
+    std::fs::write(folder.path().join("file"), "").expect("written");
+    let output = launchway(folder.path(), &["status", "-C", "file"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("it is not a folder"), "{}", text(&output.stderr));
     std::fs::create_dir(folder.path().join("launchway.yaml")).expect("made");
     let output = launchway(folder.path(), &["check"]);
     assert_eq!(output.status.code(), Some(2));

@@ -29,10 +29,11 @@ mod status;
 mod told;
 mod up;
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
 use crate::client::Client;
@@ -110,7 +111,7 @@ pub struct Globals {
         value_name = "DIR",
         default_value = ".",
         hide_default_value = true,
-        value_parser = folder
+        value_parser = PathBufValueParser::new().try_map(folder)
     )]
     pub directory: PathBuf,
     /// Where Launchway keeps its state, by default `.launchway` in the project's folder
@@ -118,9 +119,13 @@ pub struct Globals {
     pub state: Option<PathBuf>,
 }
 
-fn folder(path: &str) -> Result<PathBuf, &'static str> {
-    let path = PathBuf::from(path);
-    if path.is_dir() { Ok(path) } else { Err("there is no such folder") }
+fn folder(path: PathBuf) -> Result<PathBuf, String> {
+    match std::fs::metadata(&path) {
+        Ok(found) if found.is_dir() => Ok(path),
+        Ok(_) => Err("it is not a folder".into()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Err("there is no such folder".into()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 impl Globals {
