@@ -13,6 +13,9 @@ use rustix::net::{SocketFlags, acceptfrom_with};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+/// Connections that wait to be accepted, per socket.
+pub const BACKLOG: i32 = 1024;
+
 /// Accepts connections, one task at a time.
 pub struct Listener {
     socket: AsyncFd<TcpListener>,
@@ -31,7 +34,8 @@ impl Listener {
         Ok(Self { socket, doubtful: Cell::default() })
     }
 
-    /// The next connection, which does not block, and where it comes from. Nothing is lost if this is dropped before it is ready.
+    /// The next connection, which does not block, and where it comes from. Nothing is lost if this is dropped before
+    /// it is ready.
     pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         let next = |socket: &TcpListener| {
             if self.doubtful.take() && !waits(socket)? {

@@ -32,6 +32,7 @@ use crate::facts::{Away, now_ms};
 use crate::handover::{self, Hand, Heard, Listeners, Offer};
 use crate::headers::Trusted;
 use crate::health;
+use crate::listener::BACKLOG;
 use crate::live::Live;
 use crate::predecessors::{self, Predecessors, socket_name};
 use crate::registry::Registry;
@@ -39,8 +40,6 @@ use crate::table::TableFile;
 use crate::tls::{Tls, ticketer};
 use crate::worker::{self, Shared, Socket};
 
-/// Connections that wait to be accepted, per socket.
-pub const BACKLOG: i32 = 1024;
 /// For the edge that runs to answer, or to give the lock back.
 const TAKE_OVER: Duration = Duration::from_secs(5);
 const TAKE_OVER_PAUSE: Duration = Duration::from_millis(20);

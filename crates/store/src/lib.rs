@@ -26,7 +26,7 @@ pub enum StoreError {
     Event { seq: u64, path: std::path::PathBuf, why: String },
     #[error(
         "{path} is held by process {pid}: another launchway works with this state folder; stop that one (SIGTERM \
-         leaves what it runs alone), or give this one a folder of its own with --state"
+         leaves alone what is live), or give this one a folder of its own with --state"
     )]
     Held { path: std::path::PathBuf, pid: String },
 }
