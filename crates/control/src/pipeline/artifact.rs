@@ -14,12 +14,12 @@ use std::time::Duration;
 
 use domain::config::{Built, ServiceKind};
 use domain::pipeline::Outcome;
+use domain::pipeline::cause::likeliest;
 use domain::slot::{ArtifactRef, Exit, JobOutcome, Launch, Location, Place};
 use domain::{Digest, RunId, ServiceName};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use super::cause::likeliest;
 use super::checkout::{clear, export_fresh};
 use super::command::{environment_of, go_id};
 use super::error::PipelineError;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use domain::config::{EngineKind, InterpolationError, Project, ServiceKind, Step};
 use domain::pipeline::Outcome;
+use domain::pipeline::cause::likeliest;
 use domain::slot::{Endpoint, Exit, Launch, ReplicaState, SlotSpec, SlotStatus};
 use domain::{Color, CommitId, Digest, EnvironmentName, ReleaseId, RunId, ServiceName};
 use engine::LogSource;
@@ -14,7 +15,6 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::cause::likeliest;
 use super::command::{Surroundings, go_id};
 use super::error::PipelineError;
 use super::files::{PRIVATE, read_json, write, write_json};

@@ -12,7 +12,6 @@
 //! ```
 
 mod artifact;
-mod cause;
 mod checkout;
 mod command;
 mod environment;

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use domain::Date;
 use domain::config::{Severity, Step};
 use domain::judge::scan::{Policy, judge};
+use domain::pipeline::cause::likeliest;
 use domain::pipeline::{FindingSummary, Outcome, TestSummary};
 use domain::report::{ReportError, cyclonedx, junit, sarif};
 use domain::scan::Finding;
 use domain::slot::{Exit, JobOutcome};
 
-use super::cause::likeliest;
 use super::error::PipelineError;
 use super::files::{PRIVATE, inside, real_inside, write};
 

@@ -1,5 +1,6 @@
-//! The build pipeline: what a run consists of, and what becomes of each step.
+//! The build pipeline: what a run consists of, what becomes of each step, and why one failed.
 
+pub mod cause;
 mod run;
 mod step;
 

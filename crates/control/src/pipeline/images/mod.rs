@@ -22,14 +22,13 @@ use ::engine::docker::build::{
     BuildError, BuildRequest, Context, Ignore, ImageBuilder, Secrets, by_id, ignore_files,
 };
 use domain::config::{Built, SecretSource};
-use domain::pipeline::Outcome;
+use domain::pipeline::{Outcome, cause};
 use domain::slot::{ArtifactRef, Location};
 use domain::{CommitId, Digest, RunId, ServiceName};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::artifact::{Image, built, cannot};
-use super::cause;
 use super::checkout::{clear, export_fresh};
 use super::error::PipelineError;
 use super::files::{folder_of, lock, read_json, write_json};
@@ -315,7 +314,12 @@ impl Inner {
 
     fn failed(&self, request: &StepRequest<'_>, built: &Built, error: &BuildError) -> Verdict {
         let tail = self.said(request);
-        let cause = cause::of_build(error, &place(built, error), &tail);
+        let cause = match error {
+            BuildError::Failed { said, .. } | BuildError::Refused(said) => {
+                cause::of_image(said.trim(), &place(built, error), &tail)
+            }
+            other => other.to_string(),
+        };
         Verdict::without_reports(Outcome::Failed, cause, tail)
     }
 }

@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use domain::EnvironmentName;
+use domain::pipeline::cause::telling_line;
 use domain::scan::Choice;
 use domain::slot::{JobOutcome, Place};
 use tokio_util::sync::CancellationToken;
 
-use super::super::cause::telling_line;
 use super::super::command::{environment_of, go_id};
 use super::super::environment::Variables;
 use super::super::error::PipelineError;

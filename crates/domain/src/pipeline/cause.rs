@@ -1,10 +1,9 @@
-//! The likeliest cause of a failed command, from how it ended and what it said last.
+//! The likeliest cause of a failed command or build, from how it ended and what it said last.
 
-use domain::slot::Exit;
-use engine::docker::build::BuildError;
+use crate::slot::Exit;
 
 /// One sentence for people.
-pub(crate) fn likeliest(exit: Exit, tail: &[String]) -> String {
+pub fn likeliest(exit: Exit, tail: &[String]) -> String {
     if let Some(program) = tail.iter().rev().find_map(|line| not_found(line))
         && exit == Exit::Code(127)
     {
@@ -23,12 +22,8 @@ pub(crate) fn likeliest(exit: Exit, tail: &[String]) -> String {
     }
 }
 
-/// Why an image was not built, for people. The Engine's own words come last.
-pub(crate) fn of_build(error: &BuildError, dockerfile: &str, tail: &[String]) -> String {
-    let said = match error {
-        BuildError::Failed { said, .. } | BuildError::Refused(said) => said.trim(),
-        other => return other.to_string(),
-    };
+/// Why an image was not built, for people: from what the Docker Engine `said`, which comes last, and the end of the log.
+pub fn of_image(said: &str, dockerfile: &str, tail: &[String]) -> String {
     let any = |words: &[&str]| words.iter().any(|word| said.contains(word));
     if any(&["no space left on device", "disk quota exceeded"])
         || tail.iter().rev().take(20).any(|line| line.contains("No space left on device"))
@@ -133,7 +128,7 @@ fn with_line(what: &str, tail: &[String]) -> String {
 }
 
 /// The last line that speaks of an error, or else the last line.
-pub(crate) fn telling_line(tail: &[String]) -> Option<&str> {
+pub fn telling_line(tail: &[String]) -> Option<&str> {
     let said = || tail.iter().rev().map(|line| line.trim()).filter(|line| !line.is_empty());
     let of_error = |line: &&str| {
         let line = line.to_ascii_lowercase();
@@ -154,7 +149,7 @@ mod tests {
 
     fn built(said: &str, tail: &[&str]) -> String {
         let tail: Vec<String> = tail.iter().map(|&line| line.to_owned()).collect();
-        of_build(&BuildError::Failed { said: said.into(), at: None }, "Dockerfile", &tail)
+        of_image(said, "Dockerfile", &tail)
     }
 
     #[test]
