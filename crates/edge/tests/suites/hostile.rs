@@ -2,6 +2,7 @@
 
 mod cases;
 
+use std::io::ErrorKind::{NotFound, PermissionDenied};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
@@ -216,7 +217,8 @@ impl Nginx {
             // The port may be taken between the probe and nginx: another one then.
             match Self::start(backend).await {
                 Ok(started) => return Some(started),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                // `nobody` may not search every folder of root's PATH, and then hears this instead of "not found".
+                Err(error) if matches!(error.kind(), NotFound | PermissionDenied) => {
                     assert!(std::env::var_os("CI").is_none(), "nginx is not installed: dev/setup");
                     eprintln!(
                         "SKIPPED: no comparison with nginx, which is not installed: dev/setup installs it"
