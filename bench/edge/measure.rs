@@ -18,6 +18,7 @@ use crate::peers::{Backend, Failed, Ground, Kind, Outcome, Peer, usage};
 pub struct Effort {
     /// Rounds of the edge and nginx; the others take part in fewer.
     pub rounds: usize,
+    /// Longer within a scenario once its connections take longer to open.
     pub closed: Times,
     pub open_warm: Duration,
     pub open_window: Duration,
@@ -94,7 +95,7 @@ pub async fn scenario(
         }
         peers.insert(kind, figures);
     }
-    let mut rate = None;
+    let (mut rate, mut closed) = (None, effort.closed);
     for round in 0..effort.rounds {
         // nginx is first in the first round: the rate is a share of its throughput. Then turn by turn.
         running.sort_by_key(|(kind, _)| (*kind != Kind::Nginx, *kind));
@@ -108,7 +109,7 @@ pub async fn scenario(
             if figures.missing.is_some() {
                 continue;
             }
-            match one(ground, backend, scenario, effort, peer, &mut rate).await {
+            match one(ground, backend, scenario, effort, peer, &mut closed, &mut rate).await {
                 Ok(round) => figures.rounds.push(round),
                 Err(why) => figures.missing = Some(why.to_string()),
             }
@@ -117,11 +118,11 @@ pub async fn scenario(
     Ok(Measured { scenario, peers })
 }
 
-/// The bars compare with nginx only: the others are there for orientation.
+/// The bars compare with nginx only: the others are there for orientation, in the first rounds.
 fn takes_part(kind: Kind, round: usize) -> bool {
     match kind {
         Kind::Edge | Kind::Nginx => true,
-        Kind::Haproxy => round.is_multiple_of(2),
+        Kind::Haproxy => round < 3,
         Kind::Kamal => round == 0,
     }
 }
@@ -132,6 +133,7 @@ async fn one(
     scenario: Scenario,
     effort: &Effort,
     peer: &Peer,
+    times: &mut Times,
     rate: &mut Option<f64>,
 ) -> Outcome<Round> {
     let address = if scenario.tls() { peer.https() } else { peer.http() };
@@ -155,7 +157,7 @@ async fn one(
     let closed =
         if scenario.protocol == Protocol::TlsHttp2 && scenario.connection == Connection::New {
             // No tool of Debian's does it.
-            let plan = plan(Pace::Closed, effort.open_warm, effort.closed.window);
+            let plan = plan(Pace::Closed, effort.open_warm, times.window);
             let told = generator::run(plan, cpu_of(pid)).await?;
             tools::Seen {
                 requests: told.answered,
@@ -166,7 +168,7 @@ async fn one(
                 opening: Duration::ZERO,
             }
         } else {
-            tools::run(scenario, address, effort.closed, backend, || usage(pid)).await?
+            tools::run(scenario, address, times, backend, || usage(pid)).await?
         };
     let per_second = closed.requests as f64 / closed.lasted.as_secs_f64();
     if closed.requests == 0 {

@@ -111,7 +111,7 @@ pub fn conclusions(report: &Report) {
 
 fn ratio(spread: Option<Spread>) -> String {
     spread.map_or("-".into(), |spread| {
-        format!("{:.2} ({:.2}..{:.2})", spread.median, spread.min, spread.max)
+        format!("{:.2} ({:.2}..{:.2})", spread.median, spread.low, spread.high)
     })
 }
 

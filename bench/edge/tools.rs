@@ -46,20 +46,20 @@ const TRIES: usize = 3;
 /// How long after its time a tool may still run.
 const LATE: Duration = Duration::from_secs(5);
 
-/// As [`once`], but again with more time when connections were still being opened in the window.
+/// As [`once`], but again with more time when connections were still being opened in the window; `times` keep it.
 pub async fn run(
     scenario: Scenario,
     address: SocketAddr,
-    mut times: Times,
+    times: &mut Times,
     backend: &Backend,
     meter: impl Fn() -> Usage,
 ) -> Outcome<Seen> {
     for _ in 0..TRIES {
-        let seen = once(scenario, address, None, times, backend, &meter).await?;
+        let seen = once(scenario, address, None, *times, backend, &meter).await?;
         if seen.opening < times.warm {
             return Ok(seen);
         }
-        times = times.after(seen.opening);
+        *times = times.after(seen.opening);
     }
     let clients = scenario.clients;
     Err(Failed(format!("{clients} connections were not open before the window, in {TRIES} tries")))
