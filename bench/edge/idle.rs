@@ -20,6 +20,7 @@ pub struct Idle {
     /// Before, with one request answered.
     pub base_mib: f64,
     pub levels: Vec<Level>,
+    /// Why there are no levels, or fewer connections than there should be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub missing: Option<String>,
 }
@@ -67,7 +68,13 @@ async fn measure(
         tls: ground.certificate.client(&[b"http/1.1"])?,
     };
     let most = ground.connections() as usize;
-    let levels: Vec<usize> = levels.iter().copied().filter(|level| *level <= most).collect();
+    if let Some(wanted) = levels.iter().max().filter(|wanted| **wanted > most) {
+        idle.missing = Some(format!(
+            "{most} connections in place of {wanted}: this machine lets no process open more files"
+        ));
+    }
+    let mut levels: Vec<usize> = levels.iter().map(|level| *level.min(&most)).collect();
+    levels.dedup();
     let pid = peer.process().pid();
     let work = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
