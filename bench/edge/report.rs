@@ -107,12 +107,12 @@ impl Row {
         }
     }
 
-    fn cpu(&self) -> Option<Spread> {
-        self.ratios.get("nginx")?.cpu
+    fn cpu(&self) -> Option<f64> {
+        Some(self.ratios.get("nginx")?.cpu?.median)
     }
 
-    fn p99(&self) -> Option<Spread> {
-        self.ratios.get("nginx")?.p99
+    fn p99(&self) -> Option<f64> {
+        Some(self.ratios.get("nginx")?.p99?.median)
     }
 }
 
@@ -137,28 +137,22 @@ impl Medians {
 impl Report {
     /// Draws the conclusions from what was measured.
     pub fn of(rows: Vec<Row>, routes: Vec<Grown>, idle: Vec<Idle>, machine: Machine) -> Self {
-        let medians = |figure: fn(&Row) -> Option<Spread>, of: fn(&Row) -> bool| {
-            let spreads = rows.iter().filter(|row| of(row)).filter_map(figure);
-            Spread::of(spreads.map(|spread| spread.median))
+        let over = |figure: fn(&Row) -> Option<f64>, of: fn(&Row) -> bool| {
+            Spread::of(rows.iter().filter(|row| of(row)).filter_map(figure))
         };
-        // What a scenario has at least: the highest of many medians is over any limit by chance.
-        let surely = |figure: fn(&Row) -> Option<Spread>| {
-            let lows = rows.iter().filter_map(figure).map(|spread| spread.low);
-            Some(Spread::of(lows)?.max)
-        };
-        let median = |spread: Option<Spread>| Some(spread?.median);
-        let worst = |spread: Option<Spread>| Some(spread?.max);
-        let cpu = medians(Row::cpu, |_| true);
-        let plain = median(medians(Row::cpu, |row| !row.scenario.tls()));
-        let tls = median(medians(Row::cpu, |row| row.scenario.tls()));
-        let p99 = medians(Row::p99, |_| true);
+        let median = |spread: Option<Spread>| spread.map(|spread| spread.median);
+        let worst = |spread: Option<Spread>| spread.map(|spread| spread.max);
+        let cpu = over(Row::cpu, |_| true);
+        let plain = median(over(Row::cpu, |row| !row.scenario.tls()));
+        let tls = median(over(Row::cpu, |row| row.scenario.tls()));
+        let p99 = over(Row::p99, |_| true);
         let bars = vec![
             Bar::new("CPU per request, median of the scenarios", median(cpu), 1.0),
-            Bar::new("CPU per request, worst scenario, at least", surely(Row::cpu), 1.0),
+            Bar::new("CPU per request, worst scenario", worst(cpu), 1.0),
             Bar::new("CPU per request without TLS, median (aim)", plain, 0.8),
             Bar::new("CPU per request with TLS, median (aim)", tls, 0.6),
             Bar::new("p99 at a constant rate, median of the scenarios", median(p99), 1.0),
-            Bar::new("p99 at a constant rate, worst scenario, at least", surely(Row::p99), 1.0),
+            Bar::new("p99 at a constant rate, worst scenario", worst(p99), 1.0),
         ];
         Self {
             cpu_ratio_nginx: median(cpu),
