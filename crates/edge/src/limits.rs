@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -45,10 +46,10 @@ impl Addresses {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut open = self.addresses.0.borrow_mut();
-        let Some(count) = open.get_mut(&self.network) else { return };
-        *count -= 1;
-        if *count == 0 {
-            open.remove(&self.network);
+        let Entry::Occupied(mut count) = open.entry(self.network) else { return };
+        *count.get_mut() -= 1;
+        if *count.get() == 0 {
+            count.remove();
         }
     }
 }
