@@ -21,12 +21,16 @@ pub struct Effort {
     /// Longer within a scenario once its connections take longer to open.
     pub closed: Times,
     pub open_warm: Duration,
+    /// Longer where the rate is low.
     pub open_window: Duration,
     /// The constant rate, as a share of what nginx answered in a closed loop in the same scenario.
     pub share: f64,
     /// The same with one client, whose requests wait for each other.
     pub share_of_one: f64,
 }
+
+/// Requests that a p99 takes at least: ten of them are beyond it.
+const ENOUGH: f64 = 1_000.0;
 
 /// What one round of one proxy gave.
 #[derive(Debug, Clone, Serialize)]
@@ -176,7 +180,8 @@ async fn one(
     }
     let share = if scenario.clients == 1 { effort.share_of_one } else { effort.share };
     let rate = *rate.get_or_insert(per_second * share);
-    let open = plan(Pace::Rate(rate), effort.open_warm, effort.open_window);
+    let window = effort.open_window.max(Duration::from_secs_f64(ENOUGH / rate));
+    let open = plan(Pace::Rate(rate), effort.open_warm, window);
     let told = generator::run(open, cpu_of(pid)).await?;
     Ok(Round {
         requests_per_second: per_second,
