@@ -36,6 +36,10 @@ pub struct Args {
     /// Only scenarios whose name contains this, and nothing about growth
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
+    /// How often each scenario is measured, instead of 9 times (2 with --quick): with --only, to tell apart what lies
+    /// near 1
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=200))]
+    rounds: Option<u16>,
     /// The release binary of Launchway
     #[arg(long, value_name = "FILE")]
     launchway: PathBuf,
@@ -64,7 +68,7 @@ pub async fn run(args: Args) -> Outcome<()> {
     }
     let ground = Ground::new(args.launchway, kamal)?;
     let backend = Backend::start(&ground).await?;
-    let effort = effort(args.quick);
+    let effort = effort(args.quick, args.rounds);
     let mut rows = Vec::new();
     for scenario in if args.quick { Scenario::few() } else { Scenario::all() } {
         if args.only.as_ref().is_some_and(|only| !scenario.name().contains(only)) {
@@ -88,10 +92,10 @@ pub async fn run(args: Args) -> Outcome<()> {
     Ok(())
 }
 
-fn effort(quick: bool) -> Effort {
+fn effort(quick: bool, rounds: Option<u16>) -> Effort {
     Effort {
         // Many short rounds: a machine drifts from one second to the next, and a pair lies close together.
-        rounds: if quick { 2 } else { 9 },
+        rounds: rounds.unwrap_or(if quick { 2 } else { 9 }).into(),
         closed: Times {
             run: 1,
             warm: Duration::from_millis(250),
