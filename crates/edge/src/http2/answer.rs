@@ -3,12 +3,14 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use domain::route::Reason;
 use http::header::{CONTENT_LENGTH, DATE};
 use http::{HeaderValue, Response, StatusCode};
 use hyper::body::Body as _;
+use tokio::time::timeout;
 
 use super::body::Body;
 use super::head::Asked;
@@ -28,6 +30,10 @@ use crate::proxy;
 use crate::strict::{Framing, parse};
 use crate::upstream_h2::is_grpc_kind;
 
+/// How long a client has for its own end of a stream after it was sent ours. One that finds the reset of its upload
+/// (RFC 9113, 8.1) beside the answer may take it for a failure and lose the answer: curl does.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// Answers one request. However this ends, the stream is closed.
 pub async fn answer(link: Rc<Link>, id: u32, asked: Asked) {
     let stream = Open { link, id };
@@ -41,6 +47,7 @@ pub async fn answer(link: Rc<Link>, id: u32, asked: Asked) {
         // Large: most requests need no room for it.
         let response = Box::pin(stream.handle(&asked)).await;
         Box::pin(stream.send(response, is_head)).await;
+        stream.linger().await;
     }
     stream.link.service.worker.fast.buffers.give_head(asked.text);
 }
@@ -179,6 +186,13 @@ impl Open {
             }
         }
         self.link.end(self.id, None);
+    }
+
+    /// Waits a little for the end of a request that was answered before.
+    async fn linger(&self) {
+        self.link.leave_unread(self.id);
+        // Its own time is the bound; how it ends does not matter.
+        let _ = timeout(LINGER, poll_fn(|cx| self.link.poll_ended(self.id, cx))).await;
     }
 
     /// Passes a piece of a body on.

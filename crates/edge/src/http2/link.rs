@@ -172,6 +172,19 @@ impl Link {
         *ended && !upload.as_deref().is_some_and(more)
     }
 
+    /// Resolves when an answered request has come to its end. At once if it was not answered: then nobody waits for that.
+    pub fn poll_ended(&self, id: u32, cx: &Context<'_>) -> Poll<()> {
+        let mut state = self.state.borrow_mut();
+        let Some(at) = state.at(id) else { return Poll::Ready(()) };
+        let Stream { answered: true, ended: false, upload: Some(upload), .. } =
+            &mut state.streams[at]
+        else {
+            return Poll::Ready(());
+        };
+        upload.reader = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
     /// Nobody will read the body any more.
     pub fn leave_unread(&self, id: u32) {
         let mut state = self.state.borrow_mut();

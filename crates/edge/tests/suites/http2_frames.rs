@@ -3,7 +3,8 @@
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use domain::Color;
+use domain::Color::Blue;
+use domain::units::Size;
 use edge::Limits;
 
 use super::fast::{Scripted, at};
@@ -232,6 +233,25 @@ async fn a_body_is_as_long_as_it_said() {
 }
 
 #[tokio::test]
+async fn a_refused_upload_is_reset_only_when_its_client_had_time_to_read_why() {
+    let world = world(limits()).await;
+    let mut slot = all_to(1, &[&world.backend]);
+    slot.routes[0].max_body = Some(Size(10));
+    world.edge.client.publish(&table(2, Blue, &[(Blue, slot)])).await.unwrap();
+    let mut client = world.open(&[]).await;
+    let upload = [head("POST", "/upload"), field("content-length", "100000")].concat();
+    client.send(HEADERS, END_HEADERS, 1, &upload).await;
+    while !client.find(DATA).await.ends() {}
+    // A reset beside the answer would be here before this one.
+    client.send(DATA, 0, 1, &[b'a'; 1000]).await;
+    client.get(3, "/").await;
+    assert_eq!(client.answer(3).await, (OK, b"tea".to_vec()));
+    let reset = client.find(RST_STREAM).await;
+    assert_eq!((reset.stream, reset.number(0)), (1, NO_ERROR));
+    assert_eq!(world.backend.requests(), 1);
+}
+
+#[tokio::test]
 async fn more_requests_than_allowed_are_refused_and_may_be_sent_again() {
     let world = world(limits()).await;
     let mut client = world.open(&[]).await;
@@ -290,7 +310,7 @@ async fn a_client_that_reads_nothing_is_left_and_its_replicas_are_free() {
     }
     eventually("they began", async || world.backend.requests() == 3).await;
     eventually("nothing is under way", async || {
-        world.edge.facts(Color::Blue, "backend").await.in_flight == 0
+        world.edge.facts(Blue, "backend").await.in_flight == 0
     })
     .await;
 }
