@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use domain::RunId;
 use domain::app::{App, Event};
@@ -70,6 +71,9 @@ pub struct Server {
     keeper: KeeperConfig,
 }
 
+/// How often files of certificates are looked at, and whether a CA has to be asked.
+const CERTIFICATES: Duration = Duration::from_secs(1);
+
 /// Why a server cannot begin.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
@@ -134,6 +138,7 @@ impl Server {
             http: listen,
             https,
             pace: Pace::default(),
+            every: CERTIFICATES,
         };
         let performer = Arc::new(Performer::new(world.clone()));
         let (control, handle) = Control::open(store, performer).await?;
@@ -155,7 +160,7 @@ impl Server {
         let (docker, abandoned) = self.commands;
         let watchers = [
             tokio::spawn(housekeeping::end_commands(docker, abandoned)),
-            tokio::spawn(keeper.run(move || wishes(&apps.app()))),
+            tokio::spawn(keeper.run(move || wishes(&apps.app()), self.handle.watch())),
             tokio::spawn(branches::watch(self.world.clone(), self.handle.clone())),
             tokio::spawn(reconcile::reconcile(self.world.clone(), self.handle.clone())),
             tokio::spawn(housekeeping::keep_house(

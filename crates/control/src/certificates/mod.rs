@@ -25,13 +25,13 @@ use domain::config::{Acme, CertificateSource};
 use domain::{EnvironmentName, Timestamp};
 use edge::{Certificate, Certificates, Challenge, Challenges, Client, PrivateKey};
 use store::{Store, StoredCertificate};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::clock::wall;
 use files::Files;
 use pair::Pair;
 
-const EVERY: Duration = Duration::from_secs(1);
 /// Orders under way at once, of all environments together.
 const MOST_ORDERS: usize = 4;
 /// For a whole order, the CA's validation included.
@@ -48,6 +48,8 @@ pub struct KeeperConfig {
     pub http: SocketAddr,
     pub https: Option<SocketAddr>,
     pub pace: Pace,
+    /// How often files and due dates are looked at.
+    pub every: Duration,
 }
 
 /// What is told of the certificates; clones share it.
@@ -128,16 +130,28 @@ impl Keeper {
         })
     }
 
-    /// Looks each second at what is wanted, and sees to it.
-    pub async fn run(mut self, wishes: impl Fn() -> BTreeMap<EnvironmentName, Wish>) {
-        let mut ticks = tokio::time::interval(EVERY);
+    /// Looks at what is wanted again and again, and at once when `changes` brings another wish.
+    pub async fn run<T>(
+        mut self,
+        wishes: impl Fn() -> BTreeMap<EnvironmentName, Wish>,
+        mut changes: watch::Receiver<T>,
+    ) {
+        let mut ticks = tokio::time::interval(self.shared.config.every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut wanted = BTreeMap::new();
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
                 Some(ended) = self.orders.join_next() => self.ended(ended).await,
+                // A first client comes as soon as an environment answers.
+                Ok(()) = changes.changed() => {
+                    if wishes() == wanted {
+                        continue;
+                    }
+                }
             }
-            self.look(&wishes()).await;
+            wanted = wishes();
+            self.look(&wanted).await;
         }
     }
 
@@ -148,6 +162,8 @@ impl Keeper {
             let (pair, source, note) = match &wish.tls.certificate {
                 CertificateSource::Files { certificate, key } => {
                     let (pair, note) = self.read_files(certificate, key).await;
+                    let refused = || pair.as_ref()?.refused(&wish.names, now);
+                    let note = note.or_else(|| Some(format!("{certificate}: {}", refused()?)));
                     (pair, certificate.clone(), note)
                 }
                 CertificateSource::Acme(acme) => {

@@ -2,9 +2,11 @@
 
 use domain::Timestamp;
 use domain::certificate::Validity;
+use rustls::client::verify_server_name;
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -49,6 +51,27 @@ impl Pair {
             .map_err(|error| Unfit::Apart(error.to_string()))?;
         Ok(Self { chain, key, validity })
     }
+
+    /// Why clients that ask for one of `names` will refuse it, if they will.
+    pub fn refused(&self, names: &[String], now: Timestamp) -> Option<String> {
+        if self.validity.expired(now) {
+            return Some("it has expired: put a newer one in its place".into());
+        }
+        let others: Vec<&str> =
+            names.iter().map(String::as_str).filter(|name| !self.covers(name)).collect();
+        (!others.is_empty()).then(|| {
+            format!("it is not for {}: clients will refuse it there", others.join(" and "))
+        })
+    }
+
+    /// As clients look at it (RFC 9525).
+    fn covers(&self, name: &str) -> bool {
+        let first = CertificateDer::from_pem_slice(self.chain.as_bytes()).ok();
+        let certificate = first.as_ref().and_then(|first| ParsedCertificate::try_from(first).ok());
+        certificate
+            .zip(ServerName::try_from(name).ok())
+            .is_some_and(|(certificate, name)| verify_server_name(&certificate, &name).is_ok())
+    }
 }
 
 /// SHA-256 of the first certificate, hexadecimal.
@@ -80,5 +103,19 @@ mod tests {
         assert!(!refused.to_string().contains("PRIVATE KEY"));
         assert_eq!(Pair::check(key, other).err(), Some(Unfit::Chain));
         assert_eq!(Pair::check(chain.clone(), chain).err(), Some(Unfit::Key));
+    }
+
+    #[test]
+    fn what_clients_will_refuse_is_named() {
+        let (chain, key) = made();
+        let pair = Pair::check(chain, key).unwrap();
+        let refused = |names: &[&str], now| {
+            pair.refused(&names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>(), now)
+        };
+        let now = pair.validity.from;
+        assert_eq!(refused(&["shop.example.com"], now), None);
+        let other = refused(&["shop.example.com", "www.example.com"], now).unwrap();
+        assert!(other.contains("not for www.example.com:"), "{other}");
+        assert!(refused(&["shop.example.com"], pair.validity.until).unwrap().contains("expired"));
     }
 }

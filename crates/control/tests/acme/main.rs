@@ -14,6 +14,7 @@ use domain::config::{Acme, CertificateSource, ChallengeKind, Tls};
 use edge::{CertificateInfo, Certificates, Client, Edge, EdgeConfig, Limits};
 use rustls::pki_types::CertificateDer;
 use store::Store;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use ca::Pebble;
@@ -64,6 +65,7 @@ impl Stage {
             http: self.http,
             https: Some(self.https),
             pace: Pace { first: Duration::from_secs(1), factor: 1, most: Duration::from_secs(1) },
+            every: Duration::from_secs(1),
         };
         let acme = Acme {
             email: Some(EMAIL.into()),
@@ -76,7 +78,8 @@ impl Stage {
         let wishes = BTreeMap::from([(EnvironmentName::new("production").unwrap(), wish)]);
         let board = Board::default();
         let keeper = Keeper::open(config, board.clone()).await.unwrap();
-        AtWork { board, task: tokio::spawn(keeper.run(move || wishes.clone())) }
+        let (_, changes) = watch::channel(());
+        AtWork { board, task: tokio::spawn(keeper.run(move || wishes.clone(), changes)) }
     }
 
     fn client(&self) -> Client {
