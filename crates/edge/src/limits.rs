@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
+use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -67,6 +68,7 @@ fn network(peer: IpAddr) -> IpAddr {
 pub enum Cut {
     TooLarge,
     TooSlow,
+    Malformed,
 }
 
 impl Cut {
@@ -74,12 +76,13 @@ impl Cut {
         match self {
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::Malformed => StatusCode::BAD_REQUEST,
         }
     }
 
     /// Whether the edge gives this status because it cut a body, and not because of a replica.
     pub fn is_behind(status: StatusCode) -> bool {
-        status == Self::TooLarge.status() || status == Self::TooSlow.status()
+        [Self::TooLarge, Self::TooSlow, Self::Malformed].iter().any(|cut| status == cut.status())
     }
 }
 
@@ -88,6 +91,7 @@ impl fmt::Display for Cut {
         f.write_str(match self {
             Self::TooLarge => "the body is larger than its route allows",
             Self::TooSlow => "the body came too slowly",
+            Self::Malformed => "the body is malformed",
         })
     }
 }
@@ -235,6 +239,7 @@ impl Body for Limited {
                     Err(cut) => this.cut(cut),
                 }
             }
+            Poll::Ready(Some(Err(error))) if is_malformed(&error) => this.cut(Cut::Malformed),
             Poll::Ready(end) => Poll::Ready(end),
         }
     }
@@ -246,6 +251,13 @@ impl Body for Limited {
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }
+}
+
+/// Whether what came is no body. A client that left has not sent one either, but nothing is wrong with it.
+fn is_malformed(error: &BodyError) -> bool {
+    let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    let kind = source.map(io::Error::kind);
+    matches!(kind, Some(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput))
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use super::connection::{After, Connection};
 use super::outbox::{Outbox, poll_write};
 use super::pages::{self, Failed};
 use super::response::{self, Answer, Asked, Body};
-use super::upload::{Fault, Upload};
+use super::upload::Upload;
 use super::upstreams::Upstream;
 use crate::attempts::Attempts;
 use crate::closing::Ended;
@@ -74,8 +74,6 @@ enum Failure {
 /// The client's fault.
 enum Trouble {
     Left,
-    /// What it sends is no body.
-    Odd,
     /// Its body is not wanted as it comes.
     Cut(Cut),
 }
@@ -84,9 +82,9 @@ impl Trouble {
     fn reason(&self) -> Reason {
         match self {
             Self::Left => Reason::ClientLeft,
-            Self::Odd => Reason::MalformedBody,
             Self::Cut(Cut::TooLarge) => Reason::BodyTooLarge,
             Self::Cut(Cut::TooSlow) => Reason::SlowClient,
+            Self::Cut(Cut::Malformed) => Reason::MalformedBody,
         }
     }
 }
@@ -580,10 +578,7 @@ impl<'c, 'a, S: AsyncRead + AsyncWrite + Unpin> Exchange<'c, 'a, S> {
                     self.waiting.take().map_or(0, |since| timers.now().saturating_sub(since));
                 let followed =
                     upload.follow(held(&connection.input), Duration::from_millis(waited));
-                let came = followed.map_err(|fault| match fault {
-                    Fault::Odd => Trouble::Odd,
-                    Fault::Cut(cut) => Trouble::Cut(cut),
-                })?;
+                let came = followed.map_err(Trouble::Cut)?;
                 if let Some(flight) = &mut request.flight {
                     flight.received(came as u64);
                 }

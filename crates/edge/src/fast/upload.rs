@@ -21,13 +21,6 @@ enum Rest {
     Chunked(Chunks),
 }
 
-/// Why the body cannot be followed any further.
-pub enum Fault {
-    /// It is not framed as it should be.
-    Odd,
-    Cut(Cut),
-}
-
 impl Upload {
     /// Of a body of at most `max` bytes; `idle` is the client's time to send some of it.
     pub fn new(framing: Framing, max: Option<u64>, idle: Duration) -> Self {
@@ -83,7 +76,7 @@ impl Upload {
 
     /// Looks at what the client's buffer holds behind the bytes that are ready, after it was `waited` for;
     /// how many of them are of the body.
-    pub fn follow(&mut self, buffer: &[u8], waited: Duration) -> Result<usize, Fault> {
+    pub fn follow(&mut self, buffer: &[u8], waited: Duration) -> Result<usize, Cut> {
         let bytes = &buffer[self.ready..];
         // What frames the chunks is no part of the body, as a limit of its size means it.
         let (taken, data) = match &mut self.rest {
@@ -94,11 +87,11 @@ impl Upload {
             }
             Rest::Chunked(chunks) => {
                 let before = chunks.data();
-                let (taken, _) = chunks.advance(bytes).map_err(|_| Fault::Odd)?;
+                let (taken, _) = chunks.advance(bytes).map_err(|_| Cut::Malformed)?;
                 (taken, chunks.data() - before)
             }
         };
-        self.meter.came(data, waited).map_err(Fault::Cut)?;
+        self.meter.came(data, waited)?;
         self.ready += taken;
         Ok(taken)
     }

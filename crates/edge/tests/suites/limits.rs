@@ -56,6 +56,27 @@ async fn a_body_that_turns_out_too_large_is_cut_and_ends_its_connection() {
 }
 
 #[tokio::test]
+async fn a_body_that_is_none_is_answered_with_400_and_ends_its_connection() {
+    let backend = Backend::start("backend").await;
+    let edge = TestEdge::start();
+    edge.client.publish(&simple(1, &[&backend])).await.unwrap();
+    let odd = [
+        "zz\r\n",
+        "0x3\r\nabc\r\n",
+        "3\r\nabcX\r\n",
+        "3\r\nabc\r\nzz\r\n",
+        "ffffffffffffffffff\r\n",
+        "3\nabc\n0\n\n",
+    ];
+    for body in odd {
+        let asked = post("transfer-encoding: chunked", body);
+        let told = raw(edge.address, asked.as_bytes()).await;
+        assert!(told.starts_with("HTTP/1.1 400 "), "{body:?}: {told:?}");
+        assert!(told.contains("x-request-id: "), "{body:?}: {told:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_body_that_trickles_is_cut_and_one_that_flows_is_not() {
     let idle = Duration::from_millis(400);
     let backend = Backend::start("backend").await;
