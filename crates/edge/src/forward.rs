@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use domain::route::Reason;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, TRANSFER_ENCODING};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, TRANSFER_ENCODING,
+};
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
 use tokio::time::timeout;
@@ -115,6 +117,9 @@ fn outgoing(
     let body = match body.is_end_stream() {
         true => Outgoing::Empty,
         false => {
+            if !headers::has_content(parts.method.as_str().as_bytes()) {
+                parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             Outgoing::Client(Limited::new(body, meter, counted, progress.clone(), http2).into())
         }
     };

@@ -127,6 +127,12 @@ pub fn is_sane_id(id: &[u8]) -> bool {
     (1..=128).contains(&id.len()) && id.iter().all(sane)
 }
 
+/// Whether content of a request with this method means something. A server that does not read what means nothing takes it
+/// for the next request on its connection (RFC 9110, 9.3.1): that must be nobody else's.
+pub fn has_content(method: &[u8]) -> bool {
+    !matches!(method, b"GET" | b"HEAD" | b"DELETE")
+}
+
 /// Whether the client asks to leave HTTP with this request.
 pub fn wants_upgrade(headers: &HeaderMap) -> bool {
     headers.contains_key(UPGRADE) && tokens(headers).any(|t| t.eq_ignore_ascii_case("upgrade"))

@@ -10,6 +10,7 @@ use super::request;
 use crate::accept::Arrival;
 use crate::elsewhere;
 use crate::facts::Flight;
+use crate::headers::has_content;
 use crate::limits;
 use crate::live::{Route, Target, acquire_if, host_name};
 use crate::strict::{Framing, Head};
@@ -38,7 +39,8 @@ pub fn admit(
 ) -> Option<(Admitted, Flight)> {
     let (method, target) = (head.method.of(bytes), head.target.of(bytes));
     let asks_for_more = head.upgrade || head.expect || method == b"TRACE";
-    if !head.one_one || !head.origin_form || asks_for_more {
+    let bodiless = head.framing == Framing::Length(0);
+    if !head.one_one || !head.origin_form || asks_for_more || !(bodiless || has_content(method)) {
         return None;
     }
     let host = host_name(std::str::from_utf8(head.host.of(bytes)).ok()?);
@@ -64,7 +66,7 @@ pub fn admit(
         head: out,
         id: written.id,
         is_head,
-        repeatable: (is_head || method == b"GET") && head.framing == Framing::Length(0),
+        repeatable: (is_head || method == b"GET") && bodiless,
         close: written.close,
     };
     Some((admitted, flight))

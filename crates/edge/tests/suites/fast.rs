@@ -110,6 +110,25 @@ async fn until(stream: &mut TcpStream, end: &str) -> String {
 }
 
 #[tokio::test]
+async fn a_body_that_its_replica_leaves_unread_does_not_become_the_next_request() {
+    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\ntea";
+    let mut replica = Scripted::start(&[answer], false).await;
+    let edge = edge_to(replica.address, limits()).await;
+    for method in ["GET", "DELETE"] {
+        let mut client = TcpStream::connect(edge.address).await.unwrap();
+        let odd = format!("{method} /odd HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 3\r\n\r\nabc");
+        client.write_all(odd.as_bytes()).await.unwrap();
+        until(&mut client, "tea").await;
+        replica.heads.recv().await.unwrap();
+        let mut other = TcpStream::connect(edge.address).await.unwrap();
+        other.write_all(get("/next").as_bytes()).await.unwrap();
+        until(&mut other, "tea").await;
+        let head = replica.heads.recv().await.unwrap();
+        assert!(head.starts_with("GET /next HTTP/1.1\r\n"), "after a {method}: {head}");
+    }
+}
+
+#[tokio::test]
 async fn a_connection_changes_its_way_in_mid_life_and_no_request_notices() {
     let backend = Backend::start("backend").await;
     let edge = TestEdge::start();
