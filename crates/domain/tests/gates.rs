@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use domain::app::{Action, App, EnvironmentEvent, Event};
-use domain::config::Project;
+use domain::config::{EngineKind, Environment, Native, Project, ServiceKind};
 use domain::pipeline::{Outcome, RunAction, RunEvent};
 use domain::rollout::{Gates, Phase, Rollout, RolloutEvent};
-use domain::slot::Endpoint;
+use domain::slot::{Endpoint, Launch};
 use domain::{Identity, ReleaseId, RolloutId, Timestamp};
 use support::{commit, environment_name, project, service_name, step_result};
 
@@ -50,6 +50,21 @@ fn the_old_slot_has_its_drain_and_the_spread_over_which_the_rest_is_closed() {
         spread += environment.spread.as_millis();
     }
     assert!(spread > 0, "nothing was tested");
+}
+
+#[test]
+fn static_files_do_not_lengthen_the_time_that_others_have_to_start() {
+    let mut project = Project::clone(&project());
+    let environment = project.environments[0].clone();
+    let limit = Gates::for_rollback(&project, &environment).start_limit;
+    let mut files = project.services.values().next().unwrap().clone();
+    let ServiceKind::Built(built) = &mut files.kind else { panic!("it is not built") };
+    built.native = Some(Native { setup: None, launch: Launch::Static("dist".into()) });
+    built.health.start_deadline = 2 * limit;
+    project.services.insert(service_name("site"), files);
+    assert_eq!(Gates::for_rollback(&project, &environment).start_limit, limit);
+    let contained = Environment { engine: EngineKind::Docker, ..environment };
+    assert_eq!(Gates::for_rollback(&project, &contained).start_limit, 2 * limit);
 }
 
 #[test]

@@ -194,6 +194,14 @@ pub struct Built {
     pub stop_grace: Duration,
 }
 
+impl Built {
+    /// Whether replicas of it are started on this engine: where nothing runs as a container, the edge serves static files.
+    pub fn starts_on(&self, engine: EngineKind) -> bool {
+        let files = |native: &Native| matches!(native.launch, crate::slot::Launch::Static(_));
+        engine == EngineKind::Docker || !self.native.as_ref().is_some_and(files)
+    }
+}
+
 /// How an image is built, beside its context and Dockerfile
 /// (<https://github.com/compose-spec/compose-spec/blob/main/build.md>).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -81,7 +81,8 @@ impl Gates {
 
     /// A release that was live before needs to be ready, no more.
     pub fn for_rollback(project: &Project, environment: &Environment) -> Self {
-        let start = project.built().map(|(_, _, built)| built.health.start_deadline).max();
+        let starting = project.built().filter(|(_, _, built)| built.starts_on(environment.engine));
+        let start = starting.map(|(_, _, built)| built.health.start_deadline).max();
         Self {
             approval: None,
             migrate: false,
