@@ -68,8 +68,16 @@ fn without_an_edge_its_verbs_say_where_they_looked_and_what_to_do() {
         assert!(said.contains("reaching the edge at") && said.contains(state), "{said}");
         assert!(said.contains("launchway server"), "{said}");
     }
-    let output = launchway(folder.path(), &["edge", "pause", "Production!"]);
-    assert_eq!(output.status.code(), Some(2));
+    let odd: [&[&str]; 4] = [
+        &["Production!"],
+        &["production", "--for", "90s"],
+        &["production", "--for", "0s"],
+        &["production", "--most", "0"],
+    ];
+    for odd in odd {
+        let output = launchway(folder.path(), &[&["edge", "pause"], odd].concat());
+        assert_eq!(output.status.code(), Some(2), "{odd:?}");
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! `launchway edge pause`: new requests to an environment wait for a while.
 
+use std::num::NonZeroUsize;
+
 use ::edge::{Client, PauseFor};
 use control::server::edge_folder;
 use domain::EnvironmentName;
@@ -22,17 +24,29 @@ pub struct Args {
     /// The environment whose new requests wait
     environment: EnvironmentName,
     /// For this long, at most 60s
-    #[arg(long = "for", value_name = "TIME", default_value = "10s")]
+    #[arg(long = "for", value_name = "TIME", default_value = "10s", value_parser = short)]
     duration: Span,
     /// Hold at most this many requests
-    #[arg(long, value_name = "COUNT", default_value_t = 1000)]
-    most: usize,
+    #[arg(long, value_name = "COUNT", default_value = "1000")]
+    most: NonZeroUsize,
+}
+
+/// A time that the edge may hold requests for.
+fn short(text: &str) -> Result<Span, String> {
+    let span: Span = text.parse().map_err(|error| format!("{error}"))?;
+    let longest = PauseFor::LONGEST;
+    match span.0 {
+        time if time.is_zero() || time > longest => {
+            Err(format!("choose more than 0s and at most {}", Span(longest)))
+        }
+        _ => Ok(span),
+    }
 }
 
 /// Runs the verb.
 pub async fn run(args: Args, globals: &Globals) -> Outcome {
     let client = Client::new(edge_folder(&globals.state()).join("control.sock"));
-    let wanted = PauseFor { duration: args.duration.0, most: args.most };
+    let wanted = PauseFor { duration: args.duration.0, most: args.most.get() };
     let paused = client.pause(&args.environment, wanted).await.map_err(|error| {
         let help = "`launchway edge status` says which environments the edge carries";
         failed(&format!("pausing {}", args.environment), &error, help)
