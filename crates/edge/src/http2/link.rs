@@ -29,7 +29,7 @@ pub enum Piece {
     Trailers(HeaderMap),
 }
 
-/// The client took the request back.
+/// The client took the request back, or the rest of its body is dropped.
 #[derive(Debug)]
 pub struct Gone;
 
@@ -138,6 +138,9 @@ impl Link {
         let Some(at) = state.at(id) else { return Poll::Ready(Some(Err(Gone))) };
         let stream = &mut state.streams[at];
         let Some(upload) = &mut stream.upload else { return Poll::Ready(None) };
+        if upload.unread {
+            return Poll::Ready(Some(Err(Gone)));
+        }
         if !upload.data.is_empty() {
             let piece = upload.data.split_to(upload.data.len().min(PIECE)).freeze();
             let length = piece.len() as u32;
@@ -162,13 +165,14 @@ impl Link {
         Poll::Ready(trailers.map(|trailers| Ok(Piece::Trailers(trailers))))
     }
 
-    /// Whether the body came to its end, and all of it was read. Never of a request that was taken back: what was
-    /// read of it must not be taken for the whole.
+    /// Whether the body came to its end, and all of it was read. Never of a request that was taken back or whose rest is
+    /// dropped: what was read of it must not be taken for the whole.
     pub fn is_read(&self, id: u32) -> bool {
         let state = self.state.borrow();
         let Some(at) = state.at(id) else { return false };
         let Stream { upload, ended, .. } = &state.streams[at];
-        let more = |upload: &Upload| !upload.data.is_empty() || upload.trailers.is_some();
+        let more =
+            |upload: &Upload| upload.unread || !upload.data.is_empty() || upload.trailers.is_some();
         *ended && !upload.as_deref().is_some_and(more)
     }
 
@@ -185,12 +189,15 @@ impl Link {
         Poll::Pending
     }
 
-    /// Nobody will read the body any more.
+    /// Nobody will read the body any more: whoever still does hears that it is gone.
     pub fn leave_unread(&self, id: u32) {
         let mut state = self.state.borrow_mut();
         let Some(at) = state.at(id) else { return };
         let Some(upload) = &mut state.streams[at].upload else { return };
         upload.unread = true;
+        if let Some(reader) = upload.reader.take() {
+            reader.wake();
+        }
         let held = std::mem::take(&mut upload.data);
         state.give_back(held.len() as u32);
         state.wake();

@@ -252,6 +252,25 @@ async fn a_refused_upload_is_reset_only_when_its_client_had_time_to_read_why() {
 }
 
 #[tokio::test]
+async fn an_upload_that_is_left_unread_after_its_answer_is_never_taken_for_the_whole() {
+    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\ntea";
+    let mut replica = Scripted::start(&[answer], false).await;
+    let world = world(limits()).await;
+    world.edge.client.publish(&at(2, replica.address)).await.unwrap();
+    let mut client = world.open(&[]).await;
+    client.send(HEADERS, END_HEADERS, 1, &head("POST", "/upload")).await;
+    while !client.find(DATA).await.ends() {}
+    client.send(DATA, 0, 1, b"abc").await;
+    client.send(DATA, END_STREAM, 1, b"").await;
+    client.get(3, "/next").await;
+    assert_eq!(client.answer(3).await, (OK, b"tea".to_vec()));
+    assert!(replica.heads.recv().await.unwrap().starts_with("POST /upload "));
+    // The end of the chunks would come here.
+    let second = replica.heads.recv().await.unwrap();
+    assert!(second.starts_with("GET /next "), "{second:?}");
+}
+
+#[tokio::test]
 async fn more_requests_than_allowed_are_refused_and_may_be_sent_again() {
     let world = world(limits()).await;
     let mut client = world.open(&[]).await;
