@@ -49,6 +49,7 @@ async fn requests_wait_for_a_lone_replica_that_is_started_again() {
         })
     });
     is_away(&edge).await;
+    eventually("both wait", async || edge.facts(Blue, "backend").await.in_flight == 2).await;
     let _back = Backend::on("after", address).await;
     for asked in asking {
         assert_eq!(asked.await.unwrap().text(), "tea");
